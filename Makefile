@@ -1,0 +1,24 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --no-header
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: venv
+venv: $(VENV)/.installed ## Make the Python environment from the pinned requirements
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@hack/venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+.PHONY: lock
+lock: venv ## Pin every dependency anew, with hashes
+	$(COMPILE) --extra operator --output-file requirements/operator.txt
+	$(COMPILE) --extra server --output-file requirements/server.txt
+	$(COMPILE) --extra operator --extra server --group dev --output-file requirements/dev.txt
