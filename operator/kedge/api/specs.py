@@ -1,0 +1,388 @@
+"""What a user declares: the `spec` of a ModelDeployment.
+
+The CRD is generated from these models, so a constraint stands here once, as schema or as a CEL rule,
+and the API server enforces it. Fields arrive here only when the operator acts on them.
+"""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated
+
+import pydantic
+from pydantic import Field
+
+from kedge.api import schemas
+from kedge.api.schemas import ApiModel, list_map, rule, validated_by
+
+
+class TrafficMode(StrEnum):
+    """How requests reach the pods."""
+
+    SERVICE = "Service"
+
+
+class IndicatorType(StrEnum):
+    """What is counted, as good events over all events."""
+
+    AVAILABILITY = "Availability"
+    LATENCY = "Latency"
+
+
+class CompareTo(StrEnum):
+    """What an objective holds the candidate against."""
+
+    TARGET = "Target"
+    STABLE = "Stable"
+
+
+class Action(StrEnum):
+    """What happens when an objective fails."""
+
+    ROLLBACK = "Rollback"
+    HOLD = "Hold"
+    ALERT = "Alert"
+
+
+class MetricsSource(StrEnum):
+    """Where measurements come from."""
+
+    PODS = "Pods"
+
+
+class Enforcement(StrEnum):
+    """Whether verdicts are acted on."""
+
+    ENFORCE = "Enforce"
+    OBSERVE = "Observe"
+
+
+class OnInsufficientData(StrEnum):
+    """What happens to a step whose deadline passes without enough data."""
+
+    HOLD = "Hold"
+    PROMOTE = "Promote"
+    ROLL_BACK = "RollBack"
+
+
+class Model(ApiModel):
+    """The artifact to serve."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=validated_by(
+            rule(
+                "!self.uri.startsWith('http') || has(self.sha256)",
+                "is required for a remote uri: give the output of `sha256sum` over the artifact",
+                field_path=".sha256",
+            )
+        )
+    )
+
+    uri: Annotated[
+        str,
+        Field(
+            max_length=2048,
+            json_schema_extra=validated_by(
+                rule(
+                    "self.matches('^(https?://[^/]+/.+|configmap://[a-z0-9.-]+/[^/]+|pvc://[a-z0-9.-]+/.+|file:///.+)$')",
+                    "must be https://HOST/PATH, http://HOST/PATH, configmap://NAME/KEY, pvc://CLAIM/PATH or"
+                    " file:///PATH inside the server's image",
+                )
+            ),
+        ),
+    ]
+    """Where the artifact is: `https://HOST/PATH`, `http://HOST/PATH`, `configmap://NAME/KEY`,
+    `pvc://CLAIM/PATH`, or `file:///PATH` for a file inside the server's image."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 digest of the artifact in lowercase hexadecimal. The server checks it before it loads anything."""
+
+
+class ResourceRequirements(ApiModel):
+    """Compute resources of the server's container, as in a Pod."""
+
+    limits: dict[str, "Quantity"] | None = None
+    """The most that the container may use."""
+    requests: dict[str, "Quantity"] | None = None
+    """What the scheduler sets aside for the container."""
+
+
+Quantity = Annotated[
+    str,
+    pydantic.BeforeValidator(str),
+    pydantic.WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": r"^[0-9]+([.][0-9]+)?(m|[kMGTPE]i?)?$"}),
+]
+
+
+class KeyReference(ApiModel):
+    """One key of a ConfigMap or Secret in the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the object."""
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+    """Key inside the object."""
+    optional: bool | None = None
+    """Whether the variable is left unset when the key does not exist."""
+
+
+class EnvVarSource(ApiModel):
+    """Where the value of a variable comes from."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=validated_by(
+            rule(
+                "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+                "needs exactly one of secretKeyRef and configMapKeyRef",
+            )
+        )
+    )
+
+    secret_key_ref: KeyReference | None = None
+    """A key of a Secret."""
+    config_map_key_ref: KeyReference | None = None
+    """A key of a ConfigMap."""
+
+
+class EnvVar(ApiModel):
+    """An environment variable of the server."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=validated_by(
+            rule("!(has(self.value) && has(self.valueFrom))", "has both value and valueFrom: keep one of them")
+        )
+    )
+
+    name: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    """Name of the variable."""
+    value: Annotated[str, Field(max_length=4096)] | None = None
+    """Literal value."""
+    value_from: EnvVarSource | None = None
+    """Reference to the value."""
+
+
+class LocalObjectReference(ApiModel):
+    """An object of the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the object."""
+
+
+class Toleration(ApiModel):
+    """A taint that the pods tolerate, as in a Pod."""
+
+    key: Annotated[str, Field(max_length=317)] | None = None
+    """Key of the taint; empty with operator Exists means every taint."""
+    operator: Annotated[str, Field(json_schema_extra={"enum": ["Exists", "Equal"]})] | None = None
+    """How value is compared."""
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """Value of the taint."""
+    effect: (
+        Annotated[str, Field(json_schema_extra={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]})] | None
+    ) = None
+    """Effect of the taint; empty means all effects."""
+    toleration_seconds: int | None = None
+    """Seconds that a NoExecute taint is tolerated."""
+
+
+class Server(ApiModel):
+    """The model server's pods. Everything has a default."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Image of the model server; the operator's default when it is not given."""
+    image_pull_policy: Annotated[str, Field(json_schema_extra={"enum": ["Always", "IfNotPresent", "Never"]})] | None = (
+        None
+    )
+    """When the image is pulled; IfNotPresent, or Always for the tag latest, when it is not given."""
+    image_pull_secrets: Annotated[tuple[LocalObjectReference, ...], Field(max_length=16)] = ()
+    """Secrets to pull the image with."""
+    resources: ResourceRequirements | None = None
+    """Compute resources of the container."""
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64, json_schema_extra=list_map("name"))] = ()
+    """Environment variables of the container."""
+    service_account_name: Annotated[str, Field(max_length=253)] | None = None
+    """ServiceAccount of the pods."""
+    node_selector: dict[str, str] | None = None
+    """Labels of the nodes that the pods may run on."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
+    """Taints that the pods tolerate."""
+
+
+class Traffic(ApiModel):
+    """How requests reach the pods."""
+
+    mode: TrafficMode = TrafficMode.SERVICE
+    """Service: the share of a revision follows its share of the ready pods."""
+
+
+class Indicator(ApiModel):
+    """A service level indicator: the share of good events."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=validated_by(
+            rule(
+                "self.type != 'Latency' || has(self.thresholdMilliseconds)",
+                "is required for an indicator of type Latency",
+                field_path=".thresholdMilliseconds",
+            ),
+            rule(
+                "self.type == 'Latency' || !has(self.thresholdMilliseconds)",
+                "belongs to indicators of type Latency only",
+                field_path=".thresholdMilliseconds",
+            ),
+        )
+    )
+
+    type: IndicatorType
+    """Availability: requests answered without a server fault, of all that were not a client's fault.
+    Latency: requests answered within thresholdMilliseconds, of all that were answered well."""
+
+    threshold_milliseconds: Annotated[int, Field(ge=1, le=600_000)] | None = None
+    """The longest time a good request takes, in milliseconds."""
+
+
+class Objective(ApiModel):
+    """A service level objective that the candidate is judged against."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=validated_by(
+            rule(
+                "self.compareTo != 'Target' || has(self.targetPercent)",
+                "is required when compareTo is Target",
+                field_path=".targetPercent",
+            ),
+            rule(
+                "self.compareTo != 'Stable' || !has(self.targetPercent)",
+                "belongs to compareTo Target: with Stable give tolerancePercent",
+                field_path=".targetPercent",
+            ),
+            rule(
+                "self.compareTo != 'Stable' || has(self.tolerancePercent)",
+                "is required when compareTo is Stable",
+                field_path=".tolerancePercent",
+            ),
+            rule(
+                "self.compareTo != 'Target' || !has(self.tolerancePercent)",
+                "belongs to compareTo Stable: with Target give targetPercent",
+                field_path=".tolerancePercent",
+            ),
+        )
+    )
+
+    name: Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+    """Name of the objective, unique in the list."""
+    indicator: Indicator
+    """What is counted."""
+    compare_to: CompareTo = CompareTo.TARGET
+    """Target: against targetPercent. Stable: against the stable revision in the same period."""
+    target_percent: schemas.TargetPercent | None = None
+    """The least share of good requests, in percent."""
+    tolerance_percent: schemas.TolerancePercent | None = None
+    """By how many percentage points the candidate's share of bad requests may exceed the stable revision's."""
+    action: Action = Action.ROLLBACK
+    """Rollback: take the candidate back. Hold: stay at the step. Alert: tell and go on."""
+
+    @property
+    def budget(self) -> float:
+        """The allowed fraction of bad requests against the target, in (0, 1)."""
+        if self.target_percent is None:
+            raise ValueError(f"objective {self.name} has no target")
+        return float((100 - self.target_percent) / 100)
+
+    @property
+    def tolerance(self) -> float:
+        """The allowed excess of the candidate's bad fraction over stable's, in [0, 0.5]."""
+        if self.tolerance_percent is None:
+            raise ValueError(f"objective {self.name} has no tolerance")
+        return float(self.tolerance_percent / 100)
+
+
+class Metrics(ApiModel):
+    """How the pods are measured."""
+
+    source: MetricsSource = MetricsSource.PODS
+    """Pods: the operator reads every pod's own metrics page."""
+    interval_seconds: Annotated[int, Field(ge=1, le=300)] = 5
+    """Seconds between two measurements."""
+
+
+class Step(ApiModel):
+    """One step of a rollout."""
+
+    weight_percent: Annotated[int, Field(ge=1, le=100)]
+    """The share of requests that the candidate should take, in percent; rounded to what the replicas allow."""
+    minimum_seconds: Annotated[int, Field(ge=0, le=604_800)] = 30
+    """The least time that the step lasts, in seconds."""
+
+
+class Rollout(ApiModel):
+    """How a new revision replaces the stable one."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=validated_by(
+            rule(
+                "self.steps.all(step, step.minimumSeconds < self.stepDeadlineSeconds)",
+                "must be longer than the minimumSeconds of every step",
+                field_path=".stepDeadlineSeconds",
+            )
+        )
+    )
+
+    enforcement: Enforcement = Enforcement.ENFORCE
+    """Enforce: roll a failing candidate back. Observe: judge and report, roll nothing back."""
+    steps: Annotated[
+        tuple[Step, ...],
+        Field(
+            min_length=1,
+            max_length=20,
+            json_schema_extra=validated_by(
+                rule(
+                    "self.all(step, self.filter(other, other.weightPercent == step.weightPercent).size() == 1)"
+                    " && self.map(step, step.weightPercent).isSorted()",
+                    "must have rising weights, such as 5, 25, 50",
+                ),
+            ),
+        ),
+    ] = (Step(weight_percent=10), Step(weight_percent=50))
+    """The steps in their order, with rising weights. After the last one the candidate is promoted."""
+    false_rollback_percent: schemas.RiskPercent = Decimal(1)
+    """The bound on the chance of rolling a good revision back, over the whole rollout, in percent."""
+    minimum_requests: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
+    """The requests to the candidate that a step needs before it can pass."""
+    on_insufficient_data: OnInsufficientData = OnInsufficientData.HOLD
+    """What happens when stepDeadlineSeconds runs out without enough data to judge by."""
+    step_deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000)] = 600
+    """Seconds that a step may take to gather its data."""
+    progress_deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """Seconds that the candidate's pods may take to become ready."""
+    history_limit: Annotated[int, Field(ge=1, le=100)] = 10
+    """How many old revisions and rejections are kept."""
+
+
+DEFAULT_OBJECTIVES = (
+    Objective(name="availability", indicator=Indicator(type=IndicatorType.AVAILABILITY), target_percent=Decimal(99)),
+)
+
+
+class ModelDeploymentSpec(ApiModel):
+    """A machine-learning model in service, and the objectives that each of its versions must meet."""
+
+    replicas: Annotated[int, Field(ge=1, le=500)] = 1
+    """Pods that serve the stable revision."""
+    model: Model
+    """The artifact to serve."""
+    server: Server = Server()
+    """The model server's pods."""
+    traffic: Traffic = Traffic()
+    """How requests reach the pods."""
+    objectives: Annotated[
+        tuple[Objective, ...], Field(min_length=1, max_length=16, json_schema_extra=list_map("name"))
+    ] = DEFAULT_OBJECTIVES
+    """The service level objectives; availability of 99 % when none are given."""
+    metrics: Metrics = Metrics()
+    """How the pods are measured."""
+    rollout: Rollout = Rollout()
+    """How a new revision replaces the stable one."""
+
+    def latency_thresholds_milliseconds(self) -> tuple[int, ...]:
+        """Returns the thresholds of all latency objectives, rising and without repeats."""
+        thresholds = {objective.indicator.threshold_milliseconds for objective in self.objectives}
+        return tuple(sorted(threshold for threshold in thresholds if threshold is not None))
