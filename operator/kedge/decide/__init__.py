@@ -1,0 +1,1 @@
+"""From a snapshot and a memory to a decision with its evidence: pure, and replayable."""
