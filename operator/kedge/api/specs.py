@@ -109,7 +109,9 @@ class ResourceRequirements(ApiModel):
 Quantity = Annotated[
     str,
     pydantic.BeforeValidator(str),
-    pydantic.WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": r"^[0-9]+([.][0-9]+)?(m|[kMGTPE]i?)?$"}),
+    pydantic.WithJsonSchema(
+        {"x-kubernetes-int-or-string": True, "pattern": r"^[0-9]+([.][0-9]+)?([numkMGTPE]|[KMGTPE]i)?$"}
+    ),
 ]
 
 
@@ -237,6 +239,12 @@ class Indicator(ApiModel):
 
     threshold_milliseconds: Annotated[int, Field(ge=1, le=600_000)] | None = None
     """The longest time a good request takes, in milliseconds."""
+
+    @property
+    def key(self) -> str:
+        """Names what is counted, such as `availability` or `latency/100`; equal indicators share it."""
+        kind = self.type.value.lower()
+        return kind if self.threshold_milliseconds is None else f"{kind}/{self.threshold_milliseconds}"
 
 
 class Objective(ApiModel):
