@@ -18,12 +18,14 @@ longest label value that holds a name stays below the 63 that Kubernetes allows.
 _NAME_RULES = (
     rule(
         f"self.metadata.name.size() <= {NAME_MAX_LENGTH}",
-        f"metadata.name must be at most {NAME_MAX_LENGTH} characters: the names of its children begin with it",
+        f"must be at most {NAME_MAX_LENGTH} characters: the names of its children begin with it",
+        field_path=".metadata.name",
     ),
     rule(
         "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
-        "metadata.name must start with a letter and hold only lowercase letters, digits and dashes (no dot):"
+        "must start with a letter and hold only lowercase letters, digits and dashes (no dot):"
         " it becomes the name of a Service",
+        field_path=".metadata.name",
     ),
 )
 
@@ -128,7 +130,11 @@ def _object_schema() -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string", "description": f"Always {schemas.API_VERSION}."},
             "kind": {"type": "string", "description": f"Always {schemas.KIND}."},
-            "metadata": {"type": "object"},
+            # The rules can point at the name only when it is declared.
+            "metadata": {
+                "type": "object",
+                "properties": {"name": {"type": "string", "description": "The model's name, and its Service's."}},
+            },
             "spec": {**spec, "description": "What the user declares."},
             "status": status,
         },

@@ -93,7 +93,21 @@ class Model(ApiModel):
     """Where the artifact is: `https://HOST/PATH`, `http://HOST/PATH`, `configmap://NAME/KEY`,
     `pvc://CLAIM/PATH`, or `file:///PATH` for a file inside the server's image."""
 
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: (
+        Annotated[
+            str,
+            Field(
+                max_length=64,
+                json_schema_extra=validated_by(
+                    rule(
+                        "self.matches('^[0-9a-f]{64}$')",
+                        "must be the 64 lowercase hexadecimal digits that `sha256sum` prints",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
     """SHA-256 digest of the artifact in lowercase hexadecimal. The server checks it before it loads anything."""
 
 
