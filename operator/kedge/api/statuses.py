@@ -134,8 +134,6 @@ class RolloutStatus(ApiModel):
     """When the present phase or step ends at the latest."""
     waiting_for: str | None = None
     """What the rollout waits for, as one CamelCase word."""
-    baseline_restarts: int = 0
-    """Container restarts of the candidate that were already counted when the present state began."""
     memory: Memory = Memory()
     """What the next decision needs from the ones before it."""
 

@@ -1,1 +1,1 @@
-"""From a snapshot and a memory to a decision with its evidence: pure, and replayable."""
+"""From a snapshot and a memory to a decision with its evidence. Pure: no clock, no chance, no I/O."""

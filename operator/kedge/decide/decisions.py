@@ -1,0 +1,221 @@
+"""One decision: what is counted, judged and answered, and what should exist after it."""
+
+import dataclasses
+
+from kedge.api import specs
+from kedge.api.conditions import Reason
+from kedge.api.statuses import Memory, ModelDeploymentStatus, ObjectiveStatus
+from kedge.decide import conditions, counting, policy, situations, verdicts
+from kedge.decide.situations import Event, EventType, Outcome, Phase, Situation
+from kedge.decide.verdicts import Judgement, Verdict
+from kedge.desired import plans, routing
+from kedge.observe.snapshot import Snapshot
+
+PREFLIGHT_INTERVAL_SECONDS = 2.0
+"""Between looks at starting pods, besides the cluster's own events: troubles become final by time alone."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What should exist."""
+
+    workloads: dict[str, int]
+    """Replicas of each revision's Deployment."""
+    selected: str
+    """The revision that takes the traffic, or `routing.ALL_REVISIONS`."""
+    forgotten: tuple[str, ...] = ()
+    """Revisions that nothing refers to any more."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from a snapshot and a memory."""
+
+    status: ModelDeploymentStatus
+    events: tuple[Event, ...]
+    plan: Plan
+    look_again_seconds: float | None
+    """When time alone may change the decision; None when only news can."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Input:
+    """Everything that a decision depends on."""
+
+    spec: specs.ModelDeploymentSpec
+    generation: int
+    declared: str
+    """The revision that the spec declares."""
+    status: ModelDeploymentStatus
+    snapshot: Snapshot
+    now: float
+    """Seconds since the epoch."""
+
+
+def decide(given: Input) -> Decision:
+    """Returns the decision for this input: the same input always gives the same decision."""
+    memory, judgements = _judge(given)
+    situation = Situation(
+        spec=given.spec,
+        declared=given.declared,
+        status=given.status,
+        snapshot=given.snapshot,
+        now=given.now,
+        memory=memory,
+        judgements=judgements,
+    )
+    outcome = policy.apply(situation)
+    status = _status(given, outcome, judgements)
+    return Decision(
+        status=status,
+        events=(*_alerts(given, judgements), *outcome.events),
+        plan=_plan(given, status),
+        look_again_seconds=_look_again(given.spec, outcome),
+    )
+
+
+def measured_pods_matter(status: ModelDeploymentStatus) -> bool:
+    """Tells whether the pods' metrics play a part in the next decision."""
+    return status.rollout is not None and status.rollout.phase != Phase.PREFLIGHT
+
+
+def _judge(given: Input) -> tuple[Memory, tuple[Judgement, ...]]:
+    rollout, candidate = given.status.rollout, given.status.candidate_revision
+    if rollout is None or candidate is None or rollout.phase == Phase.PREFLIGHT:
+        return (rollout.memory if rollout else Memory()), ()
+    memory, increments = counting.count(rollout.memory, given.snapshot, candidate=candidate)
+    stable = given.status.stable_revision
+    memory = verdicts.compare(memory, given.spec.objectives, increments, candidate=candidate, stable=stable)
+    judgements = verdicts.judge(given.spec, memory, given.snapshot, candidate=candidate, stable=stable)
+    return verdicts.remember_failures(memory, judgements), judgements
+
+
+def _status(given: Input, outcome: Outcome, judgements: tuple[Judgement, ...]) -> ModelDeploymentStatus:
+    rollout = outcome.rollout
+    if rollout is not None and outcome.candidate is not None:
+        rollout = rollout.model_copy(
+            update={"achieved_percent": _achieved_percent(rollout.memory, outcome.stable, outcome.candidate)}
+        )
+    after = given.status.model_copy(
+        update={
+            "observed_generation": given.generation,
+            "message": outcome.message,
+            "stable_revision": outcome.stable,
+            "candidate_revision": outcome.candidate,
+            "rejected_revisions": outcome.rejected,
+            "rollout": rollout,
+            "objectives": _objectives(given.status, outcome, judgements),
+            "replicas": len([pod for pod in given.snapshot.pods if not pod.terminating]),
+        }
+    )
+    serving = _ready_behind(given.snapshot, _selected(after, given.snapshot))
+    return after.model_copy(
+        update={
+            "ready_replicas": serving,
+            "conditions": conditions.summarize(
+                given.status,
+                outcome,
+                spec=given.spec,
+                declared=given.declared,
+                serving=serving,
+                generation=given.generation,
+                now=given.now,
+            ),
+        }
+    )
+
+
+def _objectives(
+    before: ModelDeploymentStatus, outcome: Outcome, judgements: tuple[Judgement, ...]
+) -> tuple[ObjectiveStatus, ...]:
+    """Returns the latest verdicts; those of the last rollout stay to be read until the next one begins."""
+    if judgements:
+        return tuple(judgement.to_status() for judgement in judgements)
+    began = outcome.rollout is not None and before.rollout is None
+    return () if began else before.objectives
+
+
+def _achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str | None:
+    key = specs.Indicator(type=specs.IndicatorType.AVAILABILITY).key
+    ours = counting.of(memory, key, candidate).step_total
+    everything = ours + counting.of(memory, key, stable).step_total
+    return verdicts.percent(ours / everything) if everything else None
+
+
+def _alerts(given: Input, judgements: tuple[Judgement, ...]) -> tuple[Event, ...]:
+    """Returns an Event for each failure that is new and rolls nothing back."""
+    known = set(given.status.rollout.memory.failed_objectives) if given.status.rollout else set()
+    reasons = {specs.Action.ALERT: Reason.OBJECTIVE_ALERT, specs.Action.HOLD: Reason.OBJECTIVE_ON_HOLD}
+    if given.spec.rollout.enforcement is specs.Enforcement.OBSERVE:
+        reasons[specs.Action.ROLLBACK] = Reason.WOULD_ROLL_BACK
+    return tuple(
+        Event(
+            EventType.WARNING,
+            reasons[judgement.objective.action],
+            f"{given.status.candidate_revision}: {judgement.objective.name}, {judgement.message}",
+        )
+        for judgement in judgements
+        if judgement.verdict is Verdict.FAIL
+        and judgement.objective.name not in known
+        and judgement.objective.action in reasons
+    )
+
+
+def _plan(given: Input, status: ModelDeploymentStatus) -> Plan:
+    workloads = dict.fromkeys(given.snapshot.workloads, 0)
+    if status.stable_revision is not None:
+        workloads[status.stable_revision] = given.spec.replicas
+    if status.candidate_revision is not None:
+        workloads[status.candidate_revision] = situations.candidate_replicas(given.spec, status)
+    return Plan(
+        workloads=workloads,
+        selected=_selected(status, given.snapshot),
+        forgotten=_forgotten(given, status),
+    )
+
+
+def _selected(status: ModelDeploymentStatus, snapshot: Snapshot) -> str:
+    """Returns which revision takes traffic in this state."""
+    stable, candidate, rollout = status.stable_revision, status.candidate_revision, status.rollout
+    if rollout is None or candidate is None:
+        return stable or routing.ALL_REVISIONS
+    if stable is None:
+        return candidate
+    if rollout.phase == Phase.PREFLIGHT:
+        return stable
+    if rollout.weight_percent == plans.FULL_WEIGHT:
+        # The candidate alone is selected only once all of its pods are ready, and never let go after that.
+        ready = rollout.serving_since is not None or snapshot.selected == candidate
+        return candidate if ready else (snapshot.selected or stable)
+    return routing.ALL_REVISIONS
+
+
+def _ready_behind(snapshot: Snapshot, selected: str) -> int:
+    if selected != routing.ALL_REVISIONS:
+        return snapshot.ready(selected)
+    return sum(pod.ready and not pod.terminating for pod in snapshot.pods)
+
+
+def _forgotten(given: Input, status: ModelDeploymentStatus) -> tuple[str, ...]:
+    """Returns the oldest revisions beyond the history limit, never one that something refers to."""
+    referred = {
+        given.declared,
+        status.stable_revision,
+        status.candidate_revision,
+        *(rejected.revision for rejected in status.rejected_revisions),
+        *(pod.revision for pod in given.snapshot.pods),
+    }
+    old = sorted(
+        (one for one in given.snapshot.revisions.values() if one.hash not in referred), key=lambda one: one.sequence
+    )
+    beyond = max(0, len(old) - given.spec.rollout.history_limit)
+    return tuple(one.hash for one in old[:beyond])
+
+
+def _look_again(spec: specs.ModelDeploymentSpec, outcome: Outcome) -> float | None:
+    if outcome.moved:
+        return 0.0
+    if outcome.rollout is None:
+        return None
+    interval = float(spec.metrics.interval_seconds)
+    return min(interval, PREFLIGHT_INTERVAL_SECONDS) if outcome.rollout.phase == Phase.PREFLIGHT else interval

@@ -1,0 +1,454 @@
+"""The policy of a rollout: one rule a function, in an order that reads as the policy itself.
+
+The first rule that answers decides. A rule looks at the situation only, and answers with the state that
+follows; it never does anything.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kedge.api import specs
+from kedge.api.conditions import Reason
+from kedge.api.statuses import RejectedRevision, RolloutStatus
+from kedge.decide import counting, times
+from kedge.decide.situations import Event, EventType, Outcome, Phase, Situation
+from kedge.decide.verdicts import Judgement, Verdict
+from kedge.observe.snapshot import Trouble
+
+Rule = Callable[[Situation], Outcome | None]
+MESSAGE_LIMIT = 1000
+"""Characters of a message that is kept in status."""
+
+
+def a_name_is_taken(situation: Situation) -> Outcome | None:
+    """What is not Kedge's is not touched: nothing goes on until the name is free."""
+    if not situation.snapshot.conflicts:
+        return None
+    taken = ", ".join(situation.snapshot.conflicts)
+    return _stay(
+        situation,
+        Reason.NAME_CONFLICT,
+        f"{taken} exists and belongs to somebody else: delete or rename it, or rename this ModelDeployment",
+        stalled=True,
+        degraded=True,
+    )
+
+
+def the_declared_revision_is_stable(situation: Situation) -> Outcome | None:
+    """There is nothing to roll out; a rollout that was under way is cancelled."""
+    if situation.stable is None or situation.declared != situation.stable:
+        return None
+    if situation.candidate is not None:
+        return _cancelled(situation)
+    ready, replicas = situation.snapshot.ready(situation.stable), situation.spec.replicas
+    if ready >= replicas:
+        return _stay(situation, Reason.STABLE, f"serving {situation.stable} with {ready} of {replicas} replicas ready")
+    trouble = next(
+        (pod.trouble for pod in situation.snapshot.pods_of(situation.stable) if pod.trouble and not pod.ready), None
+    )
+    because = f": {trouble.message}" if trouble else ""
+    return _stay(
+        situation,
+        Reason.REPLICAS_UNAVAILABLE,
+        f"serving {situation.stable} with {ready} of {replicas} replicas ready{because}",
+        degraded=trouble is not None,
+    )
+
+
+def the_declared_revision_was_rejected(situation: Situation) -> Outcome | None:
+    """A rejected revision is not tried again by itself."""
+    rejected = next((one for one in situation.status.rejected_revisions if one.revision == situation.declared), None)
+    if rejected is None:
+        return None
+    if situation.candidate is not None:
+        return _cancelled(situation)
+    return _stay(
+        situation,
+        Reason(rejected.reason),
+        f"serving {situation.stable}; rejected {rejected.revision}: {rejected.message}",
+        stalled=True,
+        degraded=True,
+    )
+
+
+def another_revision_is_declared(situation: Situation) -> Outcome | None:
+    """The user has moved on: the present candidate leaves before the next one comes."""
+    if situation.candidate is None or situation.candidate == situation.declared:
+        return None
+    return _cancelled(situation)
+
+
+def a_new_revision_is_declared(situation: Situation) -> Outcome | None:
+    """A rollout begins with pods that no user reaches."""
+    if situation.candidate is not None:
+        return None
+    message = f"rolling out {situation.declared}" + (f" beside {situation.stable}" if situation.stable else "")
+    now = times.text(situation.now)
+    return Outcome(
+        stable=situation.stable,
+        candidate=situation.declared,
+        rejected=situation.status.rejected_revisions,
+        rollout=RolloutStatus(
+            phase=Phase.PREFLIGHT,
+            started_at=now,
+            phase_started_at=now,
+            deadline_at=times.text(situation.now + situation.spec.rollout.progress_deadline_seconds),
+            waiting_for=Reason.WAITING_FOR_REPLICAS,
+        ),
+        reason=Reason.PREFLIGHT,
+        message=message,
+        events=(Event(EventType.NORMAL, Reason.ROLLOUT_STARTED, message),),
+        moved=True,
+    )
+
+
+def the_first_revision_serves(situation: Situation) -> Outcome | None:
+    """With nothing to fall back to, the first pod that is ready is better than none."""
+    if situation.stable is not None or situation.ready == 0:
+        return None
+    return _promoted(situation)
+
+
+def the_first_revision_is_awaited(situation: Situation) -> Outcome | None:
+    """Nothing serves yet, so nothing is taken back: it is told what is wrong, and waited for."""
+    if situation.stable is not None:
+        return None
+    if situation.trouble is not None:
+        return _wait(situation, situation.trouble.reason, situation.trouble.message, stalled=True)
+    if _is_late(situation):
+        return _wait(situation, Reason.PROGRESS_DEADLINE_EXCEEDED, _not_ready_in_time(situation), stalled=True)
+    return _wait(situation, Reason.WAITING_FOR_REPLICAS, "no pod is ready yet")
+
+
+def the_candidates_pods_fail(situation: Situation) -> Outcome | None:
+    """Pods that cannot serve are a failure of their revision."""
+    if situation.trouble is None or not situation.enforces:
+        return None
+    return _rolled_back(situation, situation.trouble.reason, _at_weight(situation, situation.trouble.message))
+
+
+def an_objective_fails(situation: Situation) -> Outcome | None:
+    """Measured requests contradict an objective that may roll back."""
+    failed = _failed(situation, specs.Action.ROLLBACK)
+    if failed is None or not situation.enforces:
+        return None
+    message = _at_weight(situation, f"{failed.objective.name}, {failed.message}")
+    return _rolled_back(situation, Reason.OBJECTIVE_FAILED, message, objective=failed.objective.name)
+
+
+def the_candidates_pods_are_late(situation: Situation) -> Outcome | None:
+    """Every wait for pods has a deadline."""
+    if situation.rollout.serving_since is not None or situation.ready >= situation.wanted or not _is_late(situation):
+        return None
+    message = _not_ready_in_time(situation)
+    if not situation.enforces:
+        return _wait(situation, Reason.PROGRESS_DEADLINE_EXCEEDED, message, stalled=True)
+    return _rolled_back(situation, Reason.PROGRESS_DEADLINE_EXCEEDED, _at_weight(situation, message))
+
+
+def pods_are_starting(situation: Situation) -> Outcome | None:
+    """The present phase needs more pods than are ready."""
+    if situation.rollout.serving_since is not None or situation.ready >= situation.wanted:
+        return None
+    trouble = next((pod.trouble for pod in situation.snapshot.pods_of(situation.candidate) if pod.trouble), None)
+    message = f"{situation.ready} of {situation.wanted} candidate pods are ready"
+    return _wait(situation, Reason.WAITING_FOR_REPLICAS, f"{message}: {trouble.message}" if trouble else message)
+
+
+def other_pods_linger(situation: Situation) -> Outcome | None:
+    """The Service is about to select all pods, so those of other revisions must be gone."""
+    if situation.rollout.phase != Phase.PREFLIGHT:
+        return None
+    others = [
+        pod.name
+        for pod in situation.snapshot.pods
+        if not pod.terminating and pod.revision not in {situation.stable, situation.candidate}
+    ]
+    if not others:
+        return None
+    return _wait(situation, Reason.WAITING_FOR_REPLICAS, f"pods of another revision are still there: {others[0]}")
+
+
+def the_first_step_begins(situation: Situation) -> Outcome | None:
+    """The candidate has shown that it can serve: users may reach it."""
+    if situation.rollout.phase != Phase.PREFLIGHT:
+        return None
+    return _at_step(situation, 0)
+
+
+def the_candidate_takes_over(situation: Situation) -> Outcome | None:
+    """All of its pods are ready, so the judged pods become the stable ones."""
+    if situation.rollout.phase != Phase.PROMOTION:
+        return None
+    return _promoted(situation)
+
+
+def the_step_starts_to_count(situation: Situation) -> Outcome | None:
+    """All pods of the step are ready: its times and requests count from here."""
+    if situation.rollout.serving_since is not None:
+        return None
+    deadline = situation.now + situation.spec.rollout.step_deadline_seconds
+    rollout = _changed(
+        situation,
+        serving_since=times.text(situation.now),
+        deadline_at=times.text(deadline),
+        memory=counting.begin_step(situation.memory),
+    )
+    return _with_rollout(situation, rollout, Reason.WAITING_FOR_REQUESTS, "all pods of the step are ready", moved=True)
+
+
+def an_objective_holds(situation: Situation) -> Outcome | None:
+    """An objective whose action is Hold fails: the step stays until a person has decided."""
+    failed = _failed(situation, specs.Action.HOLD)
+    if failed is None:
+        return None
+    message = f"{failed.objective.name}, {failed.message}"
+    return _wait(situation, Reason.OBJECTIVE_ON_HOLD, message, stalled=True)
+
+
+def the_step_is_young(situation: Situation) -> Outcome | None:
+    """Every step lasts its minimum time."""
+    if situation.step is None:
+        return None
+    if situation.passed(situation.rollout.serving_since) >= situation.step.minimum_seconds:
+        return None
+    message = f"the step lasts at least {situation.step.minimum_seconds} s"
+    return _wait(situation, Reason.WAITING_FOR_TIME, message)
+
+
+def data_are_missing(situation: Situation) -> Outcome | None:
+    """Ignorance is neither success nor failure: the step waits, and at its deadline the declared policy says."""
+    missing = _missing(situation)
+    if missing is None:
+        return None
+    reason = Reason.METRICS_UNAVAILABLE if missing.verdict is Verdict.PROVIDER_ERROR else Reason.WAITING_FOR_REQUESTS
+    message = f"{missing.objective.name}, {missing.message}"
+    if situation.passed(situation.rollout.serving_since) < situation.spec.rollout.step_deadline_seconds:
+        return _wait(situation, reason, message)
+    at_deadline = f"{message} after {situation.spec.rollout.step_deadline_seconds} s"
+    match situation.spec.rollout.on_insufficient_data:
+        case specs.OnInsufficientData.HOLD:
+            return _wait(situation, Reason.INSUFFICIENT_DATA, at_deadline, stalled=True)
+        case specs.OnInsufficientData.ROLL_BACK if situation.enforces:
+            return _rolled_back(situation, Reason.INSUFFICIENT_DATA, _at_weight(situation, at_deadline))
+        case _:
+            return None
+
+
+def the_next_step_begins(situation: Situation) -> Outcome | None:
+    """Every gate has passed."""
+    if situation.rollout.step + 1 >= len(situation.spec.rollout.steps):
+        return None
+    return _at_step(situation, situation.rollout.step + 1)
+
+
+def promotion_begins(situation: Situation) -> Outcome | None:
+    """Every step has passed: the candidate grows to all replicas."""
+    message = f"{situation.candidate} passed every step and takes all traffic"
+    rollout = _changed(
+        situation,
+        phase=Phase.PROMOTION,
+        phase_started_at=times.text(situation.now),
+        serving_since=None,
+        deadline_at=times.text(situation.now + situation.spec.rollout.progress_deadline_seconds),
+    )
+    event = Event(EventType.NORMAL, Reason.PROMOTING, message)
+    return _with_rollout(situation, rollout, Reason.PROMOTING, message, events=(event,), moved=True)
+
+
+POLICY: tuple[Rule, ...] = (
+    a_name_is_taken,
+    the_declared_revision_is_stable,
+    the_declared_revision_was_rejected,
+    another_revision_is_declared,
+    a_new_revision_is_declared,
+    the_first_revision_serves,
+    the_first_revision_is_awaited,
+    the_candidates_pods_fail,
+    an_objective_fails,
+    the_candidates_pods_are_late,
+    pods_are_starting,
+    other_pods_linger,
+    the_first_step_begins,
+    the_candidate_takes_over,
+    the_step_starts_to_count,
+    an_objective_holds,
+    the_step_is_young,
+    data_are_missing,
+    the_next_step_begins,
+    promotion_begins,
+)
+
+
+def apply(situation: Situation) -> Outcome:
+    """Returns the answer of the first rule that has one."""
+    for rule in POLICY:
+        outcome = rule(situation)
+        if outcome is not None:
+            return outcome
+    raise AssertionError("the last rule always answers")
+
+
+def _stay(
+    situation: Situation, reason: Reason, message: str, *, stalled: bool = False, degraded: bool = False
+) -> Outcome:
+    return Outcome(
+        stable=situation.stable,
+        candidate=situation.candidate,
+        rejected=situation.status.rejected_revisions,
+        rollout=situation.status.rollout,
+        reason=reason,
+        message=message,
+        stalled=stalled,
+        degraded=degraded,
+    )
+
+
+def _with_rollout(
+    situation: Situation,
+    rollout: RolloutStatus,
+    reason: Reason,
+    message: str,
+    *,
+    events: tuple[Event, ...] = (),
+    moved: bool = False,
+    stalled: bool = False,
+) -> Outcome:
+    return Outcome(
+        stable=situation.stable,
+        candidate=situation.candidate,
+        rejected=situation.status.rejected_revisions,
+        rollout=rollout,
+        reason=reason,
+        message=message,
+        events=events,
+        moved=moved,
+        stalled=stalled,
+        degraded=stalled,
+    )
+
+
+def _wait(situation: Situation, reason: Reason, message: str, *, stalled: bool = False) -> Outcome:
+    rollout = _changed(situation, waiting_for=reason)
+    return _with_rollout(situation, rollout, reason, _at_weight(situation, message), stalled=stalled)
+
+
+def _changed(situation: Situation, **changes: Any) -> RolloutStatus:
+    return situation.rollout.model_copy(update={"memory": situation.memory, **changes})
+
+
+def _at_step(situation: Situation, index: int) -> Outcome:
+    step = situation.spec.rollout.steps[index]
+    rollout = _changed(
+        situation,
+        phase=Phase.STEP,
+        step=index,
+        weight_percent=step.weight_percent,
+        achieved_percent=None,
+        phase_started_at=times.text(situation.now),
+        serving_since=None,
+        deadline_at=times.text(situation.now + situation.spec.rollout.progress_deadline_seconds),
+        waiting_for=Reason.WAITING_FOR_REPLICAS,
+        memory=counting.begin_step(situation.memory),
+    )
+    message = (
+        f"{situation.candidate} takes {step.weight_percent} % of requests"
+        f" (step {index + 1} of {len(situation.spec.rollout.steps)})"
+    )
+    event = Event(EventType.NORMAL, Reason.STEP_STARTED, message)
+    return _with_rollout(situation, rollout, Reason.STEP_STARTED, message, events=(event,), moved=True)
+
+
+def _promoted(situation: Situation) -> Outcome:
+    message = f"{situation.candidate} is the stable revision"
+    return Outcome(
+        stable=situation.candidate,
+        candidate=None,
+        rejected=situation.status.rejected_revisions,
+        rollout=None,
+        reason=Reason.PROMOTED,
+        message=message,
+        events=(Event(EventType.NORMAL, Reason.PROMOTED, message),),
+        moved=True,
+    )
+
+
+def _cancelled(situation: Situation) -> Outcome:
+    message = f"{situation.candidate} is not declared any more"
+    return Outcome(
+        stable=situation.stable,
+        candidate=None,
+        rejected=situation.status.rejected_revisions,
+        rollout=None,
+        reason=Reason.ROLLOUT_CANCELLED,
+        message=message,
+        events=(Event(EventType.NORMAL, Reason.ROLLOUT_CANCELLED, message),),
+        moved=True,
+    )
+
+
+def _rolled_back(situation: Situation, reason: Reason, message: str, *, objective: str | None = None) -> Outcome:
+    rejected = RejectedRevision(
+        revision=situation.candidate or "",
+        time=times.to_the_second(situation.now),
+        reason=reason,
+        message=message[:MESSAGE_LIMIT],
+        objective=objective,
+    )
+    kept = (*situation.status.rejected_revisions, rejected)[-situation.spec.rollout.history_limit :]
+    told = f"serving {situation.stable}; rejected {rejected.revision}: {rejected.message}"
+    return Outcome(
+        stable=situation.stable,
+        candidate=None,
+        rejected=kept,
+        rollout=None,
+        reason=reason,
+        message=told,
+        events=(
+            Event(EventType.WARNING, reason, f"{rejected.revision}: {rejected.message}"),
+            Event(EventType.WARNING, Reason.ROLLED_BACK, told),
+        ),
+        moved=True,
+        stalled=True,
+        degraded=True,
+    )
+
+
+def _failed(situation: Situation, action: specs.Action) -> Judgement | None:
+    return next((one for one in situation.judgements if one.fails and one.objective.action is action), None)
+
+
+def _missing(situation: Situation) -> Judgement | None:
+    """Returns a judgement without enough data to pass; what only alerts holds nothing up."""
+    unknown = {Verdict.PROVIDER_ERROR, Verdict.INSUFFICIENT_DATA}
+    return next(
+        (
+            one
+            for one in situation.judgements
+            if one.verdict in unknown and one.objective.action is not specs.Action.ALERT
+        ),
+        None,
+    )
+
+
+def _is_late(situation: Situation) -> bool:
+    return situation.passed(situation.rollout.phase_started_at) >= situation.spec.rollout.progress_deadline_seconds
+
+
+def _not_ready_in_time(situation: Situation) -> str:
+    deadline = situation.spec.rollout.progress_deadline_seconds
+    trouble: Trouble | None = next(
+        (pod.trouble for pod in situation.snapshot.pods_of(situation.candidate) if pod.trouble), None
+    )
+    because = f": {trouble.message}" if trouble else ""
+    return f"{situation.ready} of {situation.wanted} pods were ready within {deadline} s{because}"
+
+
+def _at_weight(situation: Situation, message: str) -> str:
+    match situation.rollout.phase:
+        case Phase.PREFLIGHT:
+            return f"{message}, in preflight"
+        case Phase.PROMOTION:
+            return f"{message}, at promotion"
+        case _:
+            return f"{message}, at weight {situation.rollout.weight_percent} %"

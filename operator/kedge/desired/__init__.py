@@ -1,0 +1,1 @@
+"""From what is declared to what should exist: revisions, plans and manifests. Pure."""
