@@ -12,8 +12,7 @@ from kedge.api import schemas, specs, statuses
 from kedge.api.schemas import ApiModel, rule
 
 NAME_MAX_LENGTH = 40
-"""Pods are called `<name>-<hash10>-<replicaset>-<pod>`, which needs 28 characters more than the name; with 40 the
-longest label value that holds a name stays below the 63 that Kubernetes allows."""
+"""With a revision's hash (11 characters) and a ReplicaSet's (11) it still fits a label's 63."""
 
 _NAME_RULES = (
     rule(
