@@ -1,0 +1,256 @@
+"""The `kedge-server` command. Every option can also come from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kedge_server import failures, logs
+from kedge_server.settings import Limits, Settings
+
+_PREFIX = "KEDGE_SERVER_"
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
+_HEX = re.compile(r"[0-9a-fA-F]{64}\Z")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0 done, 1 cannot be done, 2 asked wrongly."""
+    options = parser(os.environ).parse_args(arguments)
+    logs.configure(options.log_level)
+    try:
+        result: int = options.run(options)
+    except failures.StartFailure as failure:
+        failures.report(failure, options.termination_log)
+        print(failure.to_json(), file=sys.stderr)  # noqa: T201 - also where a person looks first
+        return 1
+    except OSError as exc:
+        print(f"kedge-server: {exc.strerror or exc}", file=sys.stderr)  # noqa: T201
+        return 1
+    return result
+
+
+def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Builds the parser; `environment` holds the KEDGE_SERVER_* variables."""
+    root = argparse.ArgumentParser(
+        prog="kedge-server",
+        description="Serves one scikit-learn model over the Open Inference Protocol V2.",
+        epilog=f"Every option can also be set by the environment: --model-name as {_PREFIX}MODEL_NAME,"
+        " repeatable ones separated by commas. The command line wins.",
+    )
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands, environment)
+    _add_fetch(commands, environment)
+    return root
+
+
+def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
+    limits = Limits()
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
+    command = commands.add_parser(
+        "serve",
+        help="serve a model until SIGTERM",
+        description="Checks the digest of a skops file, loads it, warms it up, and serves it on one port,"
+        " with /metrics.",
+    )
+    add = _Options(command, environment)
+    add("model-name", _name, "name in the protocol's paths and in metrics", required=True)
+    add("model-path", Path, "skops file", required=True)
+    add("model-version", _name, "version in the protocol's paths", defaults["model_version"])
+    add("sha256", _digest, "what the file must hash to, in hex; checked before anything is loaded")
+    add("trusted-type", str, "type to trust besides scikit-learn's and numpy's own", repeatable=True)
+    add("host", str, "address to listen on", defaults["host"])
+    add("port", _port, "port to listen on; 0 takes a free one", defaults["port"])
+    add(
+        "latency-threshold-ms",
+        _positive,
+        "threshold of a latency objective, in milliseconds; gives the histogram an edge exactly there",
+        repeatable=True,
+    )
+    add("drain-seconds", _not_negative, "time to go on serving after SIGTERM", defaults["drain_seconds"])
+    add(
+        "max-connection-age-seconds",
+        _positive,
+        "age from which a connection is closed with its next answer",
+        defaults["max_connection_age_seconds"],
+    )
+    add("max-batch-rows", _count, "rows that are predicted together at most", limits.max_batch_rows)
+    add("max-queue-rows", _count, "rows that may wait; more are answered 503", limits.max_queue_rows)
+    add("max-body-bytes", _count, "size of a request's body; more is answered 413", limits.max_body_bytes)
+    add(
+        "request-timeout-seconds",
+        _positive,
+        "time from a request's last byte to its answer",
+        limits.request_timeout_seconds,
+    )
+    add(
+        "receive-timeout-seconds",
+        _positive,
+        "time for a client to send a whole request",
+        limits.receive_timeout_seconds,
+    )
+    add("max-connections", _count, "open connections; more are answered 503", limits.max_connections)
+    _add_common(add)
+    command.set_defaults(run=_serve)
+
+
+def _add_fetch(commands: Any, environment: Mapping[str, str]) -> None:
+    command = commands.add_parser(
+        "fetch",
+        help="copy a model's file here and check its digest",
+        description="Copies a file from an http, https or file URI, or a plain path. It appears under its name only"
+        " when all of it has arrived and its digest is right.",
+    )
+    add = _Options(command, environment)
+    command.add_argument("uri", metavar="URI", help="where the file is")
+    add("out", Path, "where it goes", required=True)
+    add("sha256", _digest, "what the file must hash to, in hex")
+    add("timeout-seconds", _positive, "time for all tries together", 300.0)
+    add("max-bytes", _count, "size that is refused when exceeded", 8 << 30)
+    _add_common(add)
+    command.set_defaults(run=_fetch)
+
+
+def _add_common(add: _Options) -> None:
+    add(
+        "termination-log",
+        Path,
+        "file that takes the reason of a failed start, as one line of JSON, if it exists",
+        Path("/dev/termination-log"),
+    )
+    add("log-level", _level, "debug, info, warning or error", "info")
+
+
+class _Options:
+    """Adds options that take their default from the environment."""
+
+    def __init__(self, command: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+        self._command = command
+        self._environment = environment
+
+    def __call__(
+        self,
+        name: str,
+        convert: Callable[[str], Any],
+        text: str,
+        default: Any = None,
+        *,
+        required: bool = False,
+        repeatable: bool = False,
+    ) -> None:
+        given = self._environment.get(_PREFIX + name.replace("-", "_").upper())
+        shown = f" (default: {default})" if default is not None else ""
+        keywords: dict[str, Any] = {"help": text + shown, "metavar": name.rpartition("-")[2].upper()}
+        if repeatable:
+            values = [convert(v.strip()) for v in (given or "").split(",") if v.strip()]
+            self._command.add_argument(f"--{name}", action="append", type=convert, **keywords)
+            self._command.set_defaults(**{f"{name.replace('-', '_')}_given": values})
+            return
+        # argparse converts a default that is a string like an argument, errors included.
+        keywords["default"] = default if given is None else given
+        self._command.add_argument(f"--{name}", type=convert, required=required and given is None, **keywords)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    # scikit-learn takes a second to import, which --help and fetch need not.
+    from kedge_server import serving  # noqa: PLC0415
+
+    return serving.run(
+        Settings(
+            model_name=options.model_name,
+            model_path=options.model_path,
+            model_version=options.model_version,
+            sha256=options.sha256,
+            trusted_types=tuple(_repeated(options, "trusted_type")),
+            host=options.host,
+            port=options.port,
+            latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
+            drain_seconds=options.drain_seconds,
+            max_connection_age_seconds=options.max_connection_age_seconds,
+            termination_log=options.termination_log,
+            log_level=options.log_level,
+            limits=Limits(
+                max_body_bytes=options.max_body_bytes,
+                max_batch_rows=options.max_batch_rows,
+                max_queue_rows=options.max_queue_rows,
+                request_timeout_seconds=options.request_timeout_seconds,
+                receive_timeout_seconds=options.receive_timeout_seconds,
+                max_connections=options.max_connections,
+            ),
+        )
+    )
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from kedge_server import fetching  # noqa: PLC0415
+
+    fetching.fetch(
+        options.uri,
+        options.out,
+        options.sha256,
+        timeout_seconds=options.timeout_seconds,
+        max_bytes=options.max_bytes,
+    )
+    return 0
+
+
+def _repeated(options: argparse.Namespace, name: str) -> list[Any]:
+    given = getattr(options, name)
+    values: list[Any] = getattr(options, f"{name}_given") if given is None else given
+    return values
+
+
+def _name(text: str) -> str:
+    if not _NAME.match(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be letters, digits, '.', '_' and '-', at most 253")
+    return text
+
+
+def _digest(text: str) -> str:
+    digest = text.removeprefix("sha256:")
+    if not _HEX.match(digest):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a sha256 of 64 hexadecimal digits")
+    return digest.lower()
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not a port")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def _level(text: str) -> str:
+    if text not in ("debug", "info", "warning", "error"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of debug, info, warning, error")
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

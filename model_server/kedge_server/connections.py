@@ -1,0 +1,136 @@
+"""uvicorn's HTTP/1.1 protocol with what a well-behaved pod needs besides.
+
+Each connection knows when its current request's first byte came, has a maximum age
+with jitter, and ends requests that are sent too slowly or with endless headers. The
+work that needs a clock is done by one sweep over all connections, so that a request
+pays for none of it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from uvicorn.protocols.http import httptools_impl
+
+from kedge_server import encoding
+from kedge_server.settings import Settings
+
+# Clients behind a proxy keep idle connections for up to ten minutes. The side that
+# closes an idle connection may cut off a request that is under way, so let it be them.
+IDLE_SECONDS = 620
+# A share of the age, so that connections opened together do not all end together.
+_JITTER = 0.1
+
+ARRIVED = "kedge.arrived"
+CONNECTION = "kedge.connection"
+
+
+def protocol_class(settings: Settings) -> type[httptools_impl.HttpToolsProtocol]:
+    """Returns uvicorn's protocol class with these settings in it, as uvicorn makes its instances."""
+
+    class ConfiguredConnection(Connection):
+        max_age_seconds = settings.max_connection_age_seconds
+        max_header_bytes = settings.limits.max_header_bytes
+        receive_timeout_seconds = settings.limits.receive_timeout_seconds
+        max_connections = settings.limits.max_connections
+
+    return ConfiguredConnection
+
+
+class Connection(httptools_impl.HttpToolsProtocol):
+    """One client connection."""
+
+    max_age_seconds = 30.0
+    max_header_bytes = 64 * 1024
+    receive_timeout_seconds = 20.0
+    max_connections = 4096
+
+    opened_at: float
+    expires_at: float
+    # Since when a request is being received; None between requests.
+    receiving_since: float | None = None
+    requests = 0
+    _header_bytes = 0
+    _in_header = False
+
+    def connection_made(self, transport: Any) -> None:
+        """Starts the connection's age."""
+        self.opened_at = time.monotonic()
+        self.expires_at = self.opened_at + self.max_age_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self._refuse(b"503 Service Unavailable", "too many connections", b"retry-after: 1\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser, and bounds what it may keep of a header."""
+        if self.transport.is_closing():
+            return
+        if self.receiving_since is None and (self.cycle is None or self.cycle.response_complete):
+            self.receiving_since = time.monotonic()
+        super().data_received(data)
+        if self._in_header:
+            self._header_bytes += len(data)
+            if self._header_bytes > self.max_header_bytes:
+                self._refuse(b"431 Request Header Fields Too Large", "the headers are too large")
+
+    def on_message_begin(self) -> None:
+        """Stamps the request with its arrival."""
+        super().on_message_begin()
+        self._in_header = True
+        self._header_bytes = 0
+        if self.receiving_since is None:
+            self.receiving_since = time.monotonic()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope[ARRIVED] = self.receiving_since
+        scope[CONNECTION] = self
+
+    def on_headers_complete(self) -> None:
+        """Starts the request."""
+        self._in_header = False
+        self.requests += 1
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is not HTTP, in the form of every other error."""
+        self._refuse(b"400 Bad Request", msg)
+
+    def on_message_complete(self) -> None:
+        """Ends the receiving of the request."""
+        self.receiving_since = None
+        super().on_message_complete()
+
+    @property
+    def busy(self) -> bool:
+        """Tells whether a request is being received or answered."""
+        return self.receiving_since is not None or not (self.cycle is None or self.cycle.response_complete)
+
+    @property
+    def gone(self) -> bool:
+        """Tells whether nothing that is sent now can arrive."""
+        return bool(self.transport.is_closing())
+
+    def sweep(self, now: float) -> None:
+        """Ends the connection when its request has been coming in for too long."""
+        if self.receiving_since is None or now - self.receiving_since < self.receive_timeout_seconds:
+            return
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            return
+        self._refuse(b"408 Request Timeout", "the request did not arrive in time")
+
+    def close_idle(self) -> None:
+        """Ends the connection between two requests."""
+        if not self.busy and not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, status: bytes, message: str, header: bytes = b"") -> None:
+        """Answers outside any request of the application, and closes."""
+        if self.transport.is_closing():
+            return
+        body = encoding.error(message)
+        self.transport.write(
+            b"HTTP/1.1 " + status + b"\r\ncontent-type: application/json\r\nconnection: close\r\n" + header +
+            b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+        )  # fmt: skip
+        self.transport.close()

@@ -1,0 +1,268 @@
+"""Turns bodies of infer requests into rows, or says what is wrong with them. Pure.
+
+Every fault found here is the client's; each message names the field. Whatever bytes
+come in, nothing but `ClientError` goes out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import orjson
+
+from kedge_server import protocol
+from kedge_server.errors import ClientError
+from kedge_server.signature import Column, Kind, Layout, Signature
+
+_FLOATS = ("FP16", "FP32", "FP64")
+# `struct` codes and the types they make. Floats of every width become float64: what
+# is answered must not depend on the datatype of the other requests in a batch.
+_STRUCTS = {
+    name: ("d", np.dtype(np.float64)) if name in _FLOATS else (dtype.char, dtype)
+    for name, dtype in protocol.DATATYPES.items()
+    if name not in ("BOOL", "BYTES")
+}
+_JSON_TYPES = {
+    bool: "a boolean",
+    dict: "an object",
+    float: "a number with a fraction",
+    int: "a whole number",
+    list: "a list",
+    str: "a string",
+    type(None): "null",
+}
+_MAX_ID_CHARS = 256
+_MAX_DIMENSIONS = 8
+# Names in messages are the client's text; a message stays readable whatever it is.
+_MAX_QUOTE_CHARS = 60
+
+
+def infer_request(body: bytes, signature: Signature) -> protocol.InferRequest:
+    """Decodes a JSON body against what the model takes.
+
+    Raises:
+        ClientError: The body is not a valid infer request for this model.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise ClientError(f"the body is not JSON: {exc}") from exc
+    if not isinstance(document, dict):
+        raise ClientError("the body must be a JSON object")
+    request_id = document.get("id")
+    if request_id is not None and (not isinstance(request_id, str) or len(request_id) > _MAX_ID_CHARS):
+        raise ClientError(f"id must be a string of at most {_MAX_ID_CHARS} characters")
+    methods = _methods(document, signature)
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or not inputs:
+        raise ClientError("inputs must be a list of at least one tensor")
+    return protocol.InferRequest(request_id, _rows(inputs, signature), methods)
+
+
+def _methods(document: dict[str, Any], signature: Signature) -> tuple[str, ...]:
+    """Returns what is asked for: `outputs` first, then `parameters.method`, then the default."""
+    outputs = document.get("outputs")
+    if outputs:
+        if not isinstance(outputs, list):
+            raise ClientError("outputs must be a list")
+        names: list[Any] = [o.get("name") if isinstance(o, dict) else None for o in outputs]
+        field = "outputs[].name"
+    else:
+        parameters = document.get("parameters")
+        if parameters is not None and not isinstance(parameters, dict):
+            raise ClientError("parameters must be an object")
+        method = parameters.get("method") if parameters else None
+        if method is None:
+            return signature.methods[:1]
+        names, field = [method], "parameters.method"
+    for name in names:
+        if name not in signature.methods:
+            raise ClientError(f"{field} {_quote(name)} is not one of {', '.join(signature.methods)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _rows(inputs: list[Any], signature: Signature) -> protocol.Rows:
+    if len(inputs) == 1 and (tensor := _whole(inputs[0], signature)) is not None:
+        return tensor
+    return _by_column(inputs, signature)
+
+
+def _whole(tensor: Any, signature: Signature) -> protocol.Rows | None:
+    """Decodes a lone tensor (n_rows, n_features); None when it is a column by name."""
+    name, datatype, shape = _header(tensor, 0)
+    if signature.layout is Layout.TEXT:
+        if datatype != "BYTES" or not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+            raise ClientError(f"input {_quote(name)}: this model takes BYTES of shape [n_rows]")
+        return protocol.Rows(shape[0], matrix=_values(tensor, name, datatype, shape).reshape(-1))
+    if signature.width == 1 and len(shape) == 1 and name == signature.columns[0].name:
+        return None
+    if len(shape) != 2 or (signature.width is not None and shape[1] != signature.width):
+        if any(name == column.name for column in signature.columns) and signature.width != 1:
+            return None
+        width = "n_features" if signature.width is None else signature.width
+        raise ClientError(f"input {_quote(name)}: shape {shape} must be [n_rows, {width}]")
+    for column in signature.columns:
+        _check_kind(name, datatype, column)
+    values = _values(tensor, name, datatype, shape)
+    if signature.layout is Layout.FRAME:
+        return protocol.Rows(shape[0], columns=tuple(_for_model(values[:, i]) for i in range(values.shape[1])))
+    return protocol.Rows(shape[0], matrix=_for_model(values))
+
+
+def _by_column(inputs: list[Any], signature: Signature) -> protocol.Rows:
+    """Decodes one tensor a feature, found by name, of shape [n_rows] or [n_rows, 1]."""
+    if not signature.columns:
+        raise ClientError("inputs must be one tensor of shape [n_rows, n_features]")
+    given: dict[str, protocol.Array] = {}
+    kinds = {column.name: column for column in signature.columns}
+    count = -1
+    for position, tensor in enumerate(inputs):
+        name, datatype, shape = _header(tensor, position)
+        column = kinds.get(name)
+        if column is None:
+            raise ClientError(f"input {_quote(name)} is not a feature of this model; {_expected(signature)}")
+        if name in given:
+            raise ClientError(f"input {_quote(name)} is given twice")
+        if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+            raise ClientError(f"input {_quote(name)}: shape {shape} must be [n_rows] or [n_rows, 1]")
+        if count not in (-1, shape[0]):
+            raise ClientError(f"input {_quote(name)}: {shape[0]} rows, but the inputs before it have {count}")
+        count = shape[0]
+        _check_kind(name, datatype, column)
+        given[name] = _values(tensor, name, datatype, shape).reshape(-1)
+    _check_complete(given, signature)
+    return _assembled([given[column.name] for column in signature.columns], count, signature)
+
+
+def _check_complete(given: dict[str, protocol.Array], signature: Signature) -> None:
+    missing = [column.name for column in signature.columns if column.name not in given]
+    if missing:
+        shown = ", ".join(_quote(name) for name in missing[:5])
+        raise ClientError(f"inputs lack {len(missing)} of {len(signature.columns)} features: {shown}")
+
+
+def _assembled(columns: list[protocol.Array], count: int, signature: Signature) -> protocol.Rows:
+    """Puts one array a feature, in training order, into the layout that the model takes."""
+    if signature.layout is Layout.FRAME:
+        return protocol.Rows(count, columns=tuple(_for_model(values) for values in columns))
+    if signature.numeric:
+        return protocol.Rows(count, matrix=np.column_stack([v.astype(np.float64) for v in columns]))
+    mixed = np.empty((count, len(columns)), dtype=object)
+    for i, values in enumerate(columns):
+        mixed[:, i] = values
+    return protocol.Rows(count, matrix=mixed)
+
+
+def _expected(signature: Signature) -> str:
+    names = [column.name for column in signature.columns]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"it takes {shown}, or one tensor of shape [n_rows, {signature.width}]"
+
+
+def _header(tensor: Any, position: int) -> tuple[str, str, list[int]]:
+    """Returns a tensor's name, datatype and shape, checked."""
+    if not isinstance(tensor, dict):
+        raise ClientError(f"inputs[{position}] must be an object")
+    name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
+    if not isinstance(name, str):
+        raise ClientError(f"inputs[{position}].name must be a string")
+    if not isinstance(datatype, str) or datatype not in protocol.DATATYPES:
+        known = ", ".join(protocol.DATATYPES)
+        raise ClientError(f"input {_quote(name)}: datatype {_quote(datatype)} is not one of {known}")
+    if (
+        not isinstance(shape, list)
+        or not 1 <= len(shape) <= _MAX_DIMENSIONS
+        or not all(type(size) is int and 0 < size < 1 << 31 for size in shape)
+    ):
+        raise ClientError(f"input {_quote(name)}: shape must be a list of 1 to {_MAX_DIMENSIONS} sizes above 0")
+    return name, datatype, shape
+
+
+def _check_kind(name: str, datatype: str, column: Column) -> None:
+    if column.kind is Kind.NUMBER and datatype == "BYTES":
+        raise ClientError(f"input {_quote(name)}: datatype BYTES, but feature {_quote(column.name)} is a number")
+    if column.kind is Kind.STRING and datatype != "BYTES":
+        raise ClientError(
+            f"input {_quote(name)}: datatype {datatype}, but feature {_quote(column.name)} is a string (BYTES)"
+        )
+
+
+def _values(tensor: dict[str, Any], name: str, datatype: str, shape: list[int]) -> protocol.Array:
+    """Returns a tensor's data as an array of its shape; floats come as float64.
+
+    `struct` reads a list several times faster than numpy does, checks every value's
+    type and range, and cannot be made to allocate a wide string for each number.
+    """
+    data = tensor.get("data")
+    if not isinstance(data, list):
+        raise ClientError(f"input {_quote(name)}: data must be a list")
+    data = _flat(data, name, shape)
+    if datatype == "BYTES":
+        return _strings(data, name).reshape(shape)
+    if datatype == "BOOL":
+        _check_types(data, name, datatype, (bool,))
+        return np.array(data, dtype=np.bool_).reshape(shape)
+    code, dtype = _STRUCTS[datatype]
+    packed = bytearray(dtype.itemsize * len(data))
+    try:
+        struct.pack_into(f"{len(data)}{code}", packed, 0, *data)
+    except (struct.error, TypeError, OverflowError):
+        return _with_nulls(data, name, datatype).reshape(shape)
+    return np.frombuffer(packed, dtype=dtype).reshape(shape)
+
+
+def _flat(data: list[Any], name: str, shape: list[int]) -> list[Any]:
+    """Returns nested or flat `data` as a flat list of as many values as `shape` says."""
+    size = math.prod(shape)
+    if data and isinstance(data[0], list) and len(shape) > 1:
+        for length in shape[1:]:
+            if not all(isinstance(item, list) and len(item) == length for item in data):
+                raise ClientError(f"input {_quote(name)}: data is not nested as shape {shape} says")
+            data = list(itertools.chain.from_iterable(data))
+    if len(data) != size:
+        raise ClientError(f"input {_quote(name)}: data holds {len(data)} values, but shape {shape} needs {size}")
+    return data
+
+
+def _strings(data: list[Any], name: str) -> protocol.Array:
+    _check_types(data, name, "BYTES", (str, type(None)))
+    array = np.empty(len(data), dtype=object)
+    array[:] = data
+    return array
+
+
+def _with_nulls(data: list[Any], name: str, datatype: str) -> protocol.Array:
+    """Reads null as NaN in a float tensor, and says what else is wrong with the data."""
+    if datatype in _FLOATS:
+        _check_types(data, name, datatype, (int, float, type(None)))
+        try:
+            return np.array([math.nan if value is None else float(value) for value in data])
+        except OverflowError as exc:
+            raise ClientError(f"input {_quote(name)}: data holds a number out of range") from exc
+    _check_types(data, name, datatype, (int,))
+    raise ClientError(f"input {_quote(name)}: data holds a number outside {datatype}")
+
+
+def _check_types(data: list[Any], name: str, datatype: str, types: tuple[type, ...]) -> None:
+    """Names the first value that is not of one of `types`."""
+    for position, value in enumerate(data):
+        if type(value) not in types:
+            raise ClientError(
+                f"input {_quote(name)}: data[{position}] is {_JSON_TYPES[type(value)]},"
+                f" which datatype {datatype} does not allow"
+            )
+
+
+def _for_model(values: protocol.Array) -> protocol.Array:
+    return values if values.dtype == object else values.astype(np.float64, copy=False)
+
+
+def _quote(text: Any) -> str:
+    shown = text if isinstance(text, str) else repr(text)
+    if len(shown) > _MAX_QUOTE_CHARS:
+        shown = shown[:_MAX_QUOTE_CHARS] + "..."
+    return f'"{shown}"'

@@ -1,0 +1,174 @@
+"""Brings a model's file to where the server will find it: all of it and the right one, or nothing.
+
+Runs as a pod's init container. The bytes go to a temporary file beside the target,
+are hashed on the way, and take the target's name only when the digest is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+
+from kedge_server import failures, loading
+
+_log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 20
+# A signed URL is a credential, so messages carry the address without its query.
+_CONNECT_SECONDS = 10.0
+_MAX_REDIRECTS = 5
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 8.0
+# What may be different a moment later.
+_TRANSIENT_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
+
+DEFAULT_TIMEOUT_SECONDS = 300.0
+DEFAULT_MAX_BYTES = 8 << 30
+
+
+class _TransientError(Exception):
+    """Worth another try before the time is up."""
+
+
+def fetch(
+    uri: str,
+    out: Path,
+    sha256: str | None,
+    *,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    transport: httpx.BaseTransport | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Copies the file at `uri` to `out` and returns its sha256 in hex.
+
+    Args:
+        uri: http, https or file URI, or a plain path.
+        out: Where it goes; left as it was on any failure.
+        sha256: What it must hash to, or None to take it as it is.
+        timeout_seconds: For all tries together.
+        max_bytes: A larger file is refused.
+        transport: Takes the place of the network in tests.
+        sleep: Pauses between tries.
+
+    Raises:
+        StartFailure: ModelFetchFailed or ModelDigestMismatch.
+    """
+    if sha256 is not None and _is_there(out, sha256):
+        return sha256.lower()
+    deadline = time.monotonic() + timeout_seconds
+    shown = _shown(uri)
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return _once(uri, out, sha256, deadline=deadline, max_bytes=max_bytes, transport=transport)
+        except _TransientError as exc:
+            if time.monotonic() + pause >= deadline:
+                raise _failed(shown, f"{exc}, also when tried again for {timeout_seconds:g} seconds") from exc
+            _log.warning("the model could not be fetched; trying again", extra={"uri": shown, "error": str(exc)})
+            sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        except OSError as exc:
+            raise _failed(shown, exc.strerror or str(exc)) from exc
+
+
+def _once(
+    uri: str,
+    out: Path,
+    sha256: str | None,
+    *,
+    deadline: float,
+    max_bytes: int,
+    transport: httpx.BaseTransport | None,
+) -> str:
+    shown = _shown(uri)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    digest = hashlib.sha256()
+    size = 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("wb") as file, _chunks(uri, transport) as chunks:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > max_bytes:
+                    raise _failed(shown, f"it has more than the {max_bytes} bytes that are allowed")
+                if time.monotonic() > deadline:
+                    raise _failed(shown, "it did not arrive in time; raise --timeout-seconds")
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        found = digest.hexdigest()
+        loading.check_digest(shown, found, sha256)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    _log.info("fetched the model", extra={"uri": shown, "bytes": size, "sha256": found})
+    return found
+
+
+@contextlib.contextmanager
+def _chunks(uri: str, transport: httpx.BaseTransport | None) -> Iterator[Iterator[bytes]]:
+    """Opens `uri` and gives its bytes piece by piece."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        with _http_chunks(uri, transport) as chunks:
+            yield chunks
+    elif parts.scheme in ("file", ""):
+        path = Path(urllib.parse.unquote(parts.path)) if parts.scheme else Path(uri)
+        with path.open("rb") as file:
+            yield iter(lambda: file.read(_CHUNK_BYTES), b"")
+    else:
+        raise _failed(_shown(uri), f'scheme "{parts.scheme}" is not one of http, https, file')
+
+
+@contextlib.contextmanager
+def _http_chunks(uri: str, transport: httpx.BaseTransport | None) -> Iterator[Iterator[bytes]]:
+    timeout = httpx.Timeout(30.0, connect=_CONNECT_SECONDS)
+    try:
+        with (
+            httpx.Client(
+                timeout=timeout, follow_redirects=True, max_redirects=_MAX_REDIRECTS, transport=transport
+            ) as client,
+            client.stream("GET", uri, headers={"accept-encoding": "identity"}) as response,
+        ):
+            if response.status_code in _TRANSIENT_STATUSES:
+                raise _TransientError(f"the server answered {response.status_code}")
+            if response.status_code != 200:
+                raise _failed(_shown(uri), f"the server answered {response.status_code}")
+            yield response.iter_bytes(_CHUNK_BYTES)
+    except httpx.TooManyRedirects as exc:
+        raise _failed(_shown(uri), f"more than {_MAX_REDIRECTS} redirects") from exc
+    except httpx.TransportError as exc:
+        raise _TransientError(f"{type(exc).__name__}: {exc}") from exc
+    except httpx.InvalidURL as exc:
+        raise _failed(_shown(uri), f"it is not a valid URL: {exc}") from exc
+
+
+def _is_there(out: Path, sha256: str) -> bool:
+    """Tells whether an earlier run of this init container has already done the work."""
+    try:
+        with out.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256.lower()
+    except OSError:
+        return False
+
+
+def _shown(uri: str) -> str:
+    parts = urllib.parse.urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def _failed(shown: str, why: str) -> failures.StartFailure:
+    return failures.StartFailure(
+        failures.MODEL_FETCH_FAILED, f"The model cannot be fetched from {shown}: {why}; check the model's URI."
+    )

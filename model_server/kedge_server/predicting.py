@@ -1,0 +1,151 @@
+"""Runs the estimator over the rows of several requests at once. Worker thread only.
+
+A request must not be answered otherwise because of its neighbours in a batch: when a
+batch fails, each of its requests is run alone and only those that fail alone fail.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kedge_server import protocol
+from kedge_server.errors import ClientError, ModelError, RequestError
+from kedge_server.signature import Layout, Signature
+
+_log = logging.getLogger(__name__)
+
+# Outcome of one request: its outputs in the order asked for, or why there are none.
+Outcome = list[protocol.Output] | RequestError
+
+
+class Predictor:
+    """Predicts batches with one fitted estimator.
+
+    Args:
+        estimator: A fitted scikit-learn estimator.
+        signature: Read off that estimator.
+    """
+
+    def __init__(self, estimator: Any, signature: Signature) -> None:
+        self._signature = signature
+        self._names = [column.name for column in signature.columns]
+        self._call: dict[str, Callable[[Any], Any]] = {name: getattr(estimator, name) for name in signature.methods}
+        self._assemble = self._frame if signature.layout is Layout.FRAME else self._matrix
+        # Rows come as an array although the model knows its features' names: the
+        # decoder has already put them into the order of training.
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+
+    def run(self, requests: Sequence[protocol.InferRequest]) -> list[Outcome]:
+        """Returns one outcome a request, in order. Never raises."""
+        if len(requests) == 1:
+            return [self._alone(requests[0])]
+        outcomes: dict[int, Outcome] = {}
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for position, request in enumerate(requests):
+            groups.setdefault(request.methods, []).append(position)
+        for methods, positions in groups.items():
+            members = [requests[i] for i in positions]
+            outcomes.update(zip(positions, self._together(methods, members), strict=True))
+        return [outcomes[i] for i in range(len(requests))]
+
+    def try_out(self, request: protocol.InferRequest) -> list[protocol.Output]:
+        """Predicts one request and lets whatever the model raises through."""
+        return self._predict(request.methods, [request.rows])
+
+    def _together(self, methods: tuple[str, ...], requests: list[protocol.InferRequest]) -> list[Outcome]:
+        if len(requests) == 1:
+            return [self._alone(requests[0])]
+        try:
+            outputs = self._predict(methods, [request.rows for request in requests])
+        except Exception:  # noqa: BLE001 - whatever the model raises, each request is tried alone
+            return [self._alone(request) for request in requests]
+        outcomes: list[Outcome] = []
+        start = 0
+        for request in requests:
+            end = start + request.rows.count
+            outcomes.append([(name, array[start:end]) for name, array in outputs])
+            start = end
+        return outcomes
+
+    def _alone(self, request: protocol.InferRequest) -> Outcome:
+        try:
+            return self._predict(request.methods, [request.rows])
+        except Exception as exc:  # noqa: BLE001 - it may be anything, and the server must live on
+            return self._blame(request.rows, exc)
+
+    def _predict(self, methods: tuple[str, ...], rows: list[protocol.Rows]) -> list[protocol.Output]:
+        assembled = self._assemble(rows)
+        count = sum(r.count for r in rows)
+        outputs: list[protocol.Output] = []
+        for method in methods:
+            outputs.extend(_tensors(method, self._call[method](assembled), count))
+        return outputs
+
+    def _matrix(self, rows: list[protocol.Rows]) -> Any:
+        if len(rows) == 1:
+            return rows[0].matrix
+        return np.concatenate([r.matrix for r in rows if r.matrix is not None])
+
+    def _frame(self, rows: list[protocol.Rows]) -> Any:
+        import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415 - half a second that most models need not pay
+
+        columns = [r.columns for r in rows if r.columns is not None]
+        return pd.DataFrame({name: np.concatenate([c[i] for c in columns]) for i, name in enumerate(self._names)})
+
+    def _blame(self, rows: protocol.Rows, exc: Exception) -> RequestError:
+        """Tells the client's mistake from the model's after the model raised.
+
+        scikit-learn refuses numbers that are not finite or do not fit its float32;
+        only the client can have sent those. Everything else is the model's doing, such
+        as an encoder that never saw a category.
+        """
+        if isinstance(exc, ValueError) and (what := self._unfit_number(rows)) is not None:
+            return ClientError(what)
+        _log.error("the model raised", extra={"error_type": type(exc).__name__}, exc_info=exc)
+        return ModelError(f"the model raised {type(exc).__name__}: {' '.join(str(exc).split())[:300]}")
+
+    def _unfit_number(self, rows: protocol.Rows) -> str | None:
+        if rows.columns is not None:
+            columns: Sequence[protocol.Array] = rows.columns
+        elif rows.matrix is not None and rows.matrix.ndim == 2:
+            columns = list(rows.matrix.T)
+        else:
+            return None
+        for i, values in enumerate(columns):
+            name = self._names[i] if i < len(self._names) else f"x{i}"
+            if values.dtype == object:
+                numbers = np.array([v if isinstance(v, (int, float)) else 0.0 for v in values.flat], dtype=float)
+                if any(v is None for v in values.flat):
+                    return f'feature "{name}" lacks a value, which this model does not admit'
+            else:
+                numbers = values
+            if np.isnan(numbers).any():
+                return f'feature "{name}" lacks a value (null or NaN), which this model does not admit'
+            if (np.abs(numbers) > np.finfo(np.float32).max).any():
+                return f'feature "{name}" holds a number that is too large for this model'
+        return None
+
+
+def _tensors(method: str, result: Any, count: int) -> list[protocol.Output]:
+    """Returns a method's result as named tensors with the rows first.
+
+    A multi-output classifier's `predict_proba` is a list with one array an output;
+    they become `predict_proba_0`, `predict_proba_1`, ...
+    """
+    if isinstance(result, list):
+        return [(f"{method}_{i}", _array(part, count)) for i, part in enumerate(result)]
+    return [(method, _array(result, count))]
+
+
+def _array(result: Any, count: int) -> protocol.Array:
+    if hasattr(result, "toarray"):
+        result = result.toarray()
+    array = np.asarray(result)
+    if array.ndim == 0 or len(array) != count:
+        raise ValueError(f"the model gave {array.shape} for {count} rows")
+    return array

@@ -1,0 +1,74 @@
+"""The words of the Open Inference Protocol V2 over REST.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+Decoded requests and results are the same whichever encoding (JSON, binary, gRPC)
+they came in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Tensor datatypes and the numpy types that hold them; BYTES are Python strings.
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(object),
+}
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+
+
+def datatype_of(array: Array) -> str:
+    """Returns the protocol's name for the type of a model's output; strings are BYTES."""
+    return _NAMES.get(array.dtype, "BYTES")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one request, in the layout that the signature asks for.
+
+    Attributes:
+        count: Number of rows, at least one.
+        matrix: float64 or object (n_rows, n_features), or object (n_rows,) for text;
+            None when `columns` is set.
+        columns: One array (n_rows,) a feature, for the frame layout.
+    """
+
+    count: int
+    matrix: Array | None = None
+    columns: tuple[Array, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A decoded infer request.
+
+    Attributes:
+        id: Echoed in the answer, or None.
+        rows: What to predict.
+        methods: The outputs asked for, without repetition.
+    """
+
+    id: str | None
+    rows: Rows
+    methods: tuple[str, ...]
+
+
+# One output of the model: its name and an array whose first axis is the rows.
+Output = tuple[str, Array]

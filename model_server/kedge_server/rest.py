@@ -1,0 +1,287 @@
+"""The ASGI application: routes, bodies, answers. What they mean is decided elsewhere.
+
+Raw ASGI, because at a few tens of thousands of requests a second a framework's routing
+and request objects cost more than the work that is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import time
+import urllib.parse
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import kedge_server
+from kedge_server import connections, decoding, encoding, loading, metrics
+from kedge_server.batching import Batcher
+from kedge_server.errors import ClientError, Fault, MethodNotAllowedError, OverloadedError, RequestError
+from kedge_server.settings import Settings
+from kedge_server.signature import Kind, Layout, Signature
+
+_log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON = b"application/json"
+_CONTENT_TYPE_JSON = (b"content-type", _JSON)
+_CLOSE = (b"connection", b"close")
+_PLATFORM = "scikit-learn_skops"
+# A body that is too large is read on for this many times the limit, so that its sender
+# sees the 413 and not a connection that was reset under it.
+_DISCARD_FACTOR = 4
+
+
+class _HungUpError(Exception):
+    """The client went away before its request was complete."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What goes back: a status, a body, and headers besides the usual ones."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = (_CONTENT_TYPE_JSON,)
+
+
+class App:
+    """Serves the model's routes.
+
+    Args:
+        settings: Names and limits.
+        registry: Counts infer requests.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: metrics.Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._metrics = registry
+        self._clock = clock
+        self._model: loading.LoadedModel | None = None
+        self._batcher: Batcher | None = None
+        self.draining = False
+        model = f"/v2/models/{settings.model_name}"
+        versioned = f"{model}/versions/{settings.model_version}"
+        self._infer_paths = frozenset((f"{model}/infer", f"{versioned}/infer"))
+        self._pages: dict[str, Callable[[], Answer]] = {
+            "/v2": self._server_metadata,
+            "/v2/health/live": lambda: Answer(200, encoding.to_json({"live": True})),
+            "/v2/health/ready": self._readiness,
+            model: self._model_metadata,
+            versioned: self._model_metadata,
+            f"{model}/ready": self._model_readiness,
+            f"{versioned}/ready": self._model_readiness,
+        }
+
+    @property
+    def ready(self) -> bool:
+        """Tells whether new requests should be sent here."""
+        return self._batcher is not None and not self.draining
+
+    def serve(self, model: loading.LoadedModel, batcher: Batcher) -> None:
+        """Becomes ready to predict with `model`."""
+        self._model, self._batcher = model, batcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI scope."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"ASGI scope {scope['type']} is not served")
+        path = scope["path"]
+        if path in self._infer_paths:
+            await self._infer(scope, receive, send)
+            return
+        try:
+            answer = self._page(scope, path)
+        except RequestError as exc:
+            answer = _error_answer(exc)
+            if path.endswith("/infer") and scope["method"] == "POST":
+                await self._discard(receive)
+                await self._send(scope, send, answer)
+                self._count(scope, exc.fault)
+                return
+        await self._send(scope, send, answer)
+
+    def _page(self, scope: Scope, path: str) -> Answer:
+        page: Callable[[], Answer]
+        if path == "/metrics":
+            page = functools.partial(self._metrics_page, scope["query_string"])
+        elif path in self._pages:
+            page = self._pages[path]
+        else:
+            raise self._not_found(path)
+        if scope["method"] not in ("GET", "HEAD"):
+            raise MethodNotAllowedError("GET")
+        return page()
+
+    def _not_found(self, path: str) -> ClientError:
+        parts = path.split("/")
+        if path.startswith("/v2/models/") and len(parts) > 3:
+            settings = self._settings
+            if parts[3] != settings.model_name:
+                return ClientError(f'model "{parts[3][:60]}" is not served here; "{settings.model_name}" is', 404)
+            if len(parts) > 5 and parts[4] == "versions" and parts[5] != settings.model_version:
+                return ClientError(f'version "{parts[5][:60]}" is not served here; "{settings.model_version}" is', 404)
+        return ClientError("no such path; the protocol's paths start at /v2", 404)
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fault = Fault.NONE
+        try:
+            answer = await self._predict(scope, receive)
+        except _HungUpError:
+            self._count(scope, Fault.CLIENT)
+            return
+        except RequestError as exc:
+            fault, answer = exc.fault, _error_answer(exc)
+        except Exception:  # noqa: BLE001 - a bug of ours must be counted and answered too
+            _log.exception("a request failed in the server's own code")
+            fault = Fault.SERVER
+            answer = Answer(500, encoding.error("the server failed; its log says how"))
+        await self._send(scope, send, answer)
+        self._count(scope, fault)
+
+    async def _predict(self, scope: Scope, receive: Receive) -> Answer:
+        if scope["method"] != "POST":
+            raise MethodNotAllowedError("POST")
+        body = await self._body(scope, receive)
+        model, batcher = self._model, self._batcher
+        if model is None or batcher is None:
+            raise OverloadedError("the model is still being loaded")
+        request = decoding.infer_request(body, model.signature)
+        if request.rows.count > self._settings.limits.max_queue_rows:
+            raise ClientError(
+                f"{request.rows.count} rows, but this server takes at most"
+                f" {self._settings.limits.max_queue_rows} in one request",
+                413,
+            )
+        outcome = await batcher.submit(request)
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return Answer(
+            200,
+            encoding.infer_response(self._settings.model_name, self._settings.model_version, request.id, outcome),
+        )
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        limit = self._settings.limits.max_body_bytes
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > limit:
+                await self._discard(receive)
+                raise ClientError(f"the body has {int(value)} bytes; at most {limit} are taken", 413)
+            if name == b"content-encoding" and value.lower() != b"identity":
+                await self._discard(receive)
+                raise ClientError("content-encoding must be identity", 415)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _HungUpError
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+        chunks, size = [body], len(body)
+        while message.get("more_body", False):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _HungUpError
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                chunks.clear()
+                await self._discard(receive)
+                raise ClientError(f"the body has more than {limit} bytes", 413)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def _discard(self, receive: Receive) -> None:
+        """Reads the rest of a body that nobody wants, up to a bound."""
+        left = _DISCARD_FACTOR * self._settings.limits.max_body_bytes
+        while left > 0:
+            message = await receive()
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return
+            left -= len(message.get("body", b""))
+
+    async def _send(self, scope: Scope, send: Send, answer: Answer) -> None:
+        headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
+        connection: connections.Connection | None = scope.get(connections.CONNECTION)
+        if self.draining or (connection is not None and self._clock() >= connection.expires_at):
+            headers.append(_CLOSE)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    def _count(self, scope: Scope, fault: Fault) -> None:
+        now = self._clock()
+        self._metrics.answered(fault, now - scope.get(connections.ARRIVED, now))
+
+    def _readiness(self) -> Answer:
+        if self.ready:
+            return Answer(200, encoding.to_json({"ready": True}))
+        why = "the server is shutting down" if self.draining else "the model is not loaded yet"
+        return Answer(503, encoding.to_json({"ready": False, "error": why}))
+
+    def _model_readiness(self) -> Answer:
+        answer = self._readiness()
+        name = self._settings.model_name
+        return Answer(answer.status, encoding.to_json({"name": name, "ready": answer.status == 200}))
+
+    def _server_metadata(self) -> Answer:
+        document = {"name": "kedge-server", "version": kedge_server.__version__, "extensions": []}
+        return Answer(200, encoding.to_json(document))
+
+    def _model_metadata(self) -> Answer:
+        if self._model is None:
+            raise OverloadedError("the model is still being loaded")
+        signature = self._model.signature
+        document = {
+            "name": self._settings.model_name,
+            "versions": [self._settings.model_version],
+            "platform": _PLATFORM,
+            "inputs": _input_metadata(signature),
+            "outputs": [{"name": name, "datatype": "FP64", "shape": [-1]} for name in signature.methods],
+        }
+        return Answer(200, encoding.to_json(document))
+
+    def _metrics_page(self, query: bytes) -> Answer:
+        names = [
+            value
+            for key, value in urllib.parse.parse_qsl(query.decode("latin-1"), max_num_fields=64)
+            if key == "name[]"
+        ]
+        body = self._metrics.render(names)
+        return Answer(200, body, ((b"content-type", metrics.CONTENT_TYPE),))
+
+
+def _error_answer(exc: RequestError) -> Answer:
+    return Answer(exc.status, encoding.error(exc.message), (_CONTENT_TYPE_JSON, *exc.headers))
+
+
+def _input_metadata(signature: Signature) -> list[dict[str, Any]]:
+    if signature.layout is Layout.TEXT:
+        return [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    if signature.width is None or not (signature.named or not signature.numeric):
+        return [{"name": "input", "datatype": "FP64", "shape": [-1, signature.width or -1]}]
+    return [
+        {
+            "name": column.name,
+            "datatype": "BYTES" if column.kind is Kind.STRING else "FP64",
+            "shape": [-1],
+        }
+        for column in signature.columns
+    ]
+
+
+async def tick(period_seconds: float, *actions: Callable[[], None]) -> None:
+    """Calls each of `actions` in each period, until cancelled."""
+    while True:
+        await asyncio.sleep(period_seconds)
+        for action in actions:
+            action()

@@ -1,0 +1,50 @@
+"""What a server can be told, with units, defaults and the reasons for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds that keep memory and waiting finite whatever clients send."""
+
+    # orjson needs about 5 ms for 1 MiB of numbers and the event loop waits for it,
+    # so this is also the bound on how long one request can hold up a probe.
+    max_body_bytes: int = 8 * MIB
+    # One row or a few hundred cost scikit-learn about the same; past that the batch
+    # only makes its first requests wait.
+    max_batch_rows: int = 512
+    # Rows that may wait. At 64 features of 8 bytes this is 4 MiB.
+    max_queue_rows: int = 8192
+    # After this a request is answered 503 (still waiting) or 504 (being predicted).
+    request_timeout_seconds: float = 30.0
+    # A client gets this long to send its whole request, so that slow senders cannot pile up.
+    receive_timeout_seconds: float = 20.0
+    max_header_bytes: int = 64 * 1024
+    # Half of the usual limit of 1024 descriptors of a process would be in use.
+    max_connections: int = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How one process serves one model."""
+
+    model_name: str
+    model_path: Path
+    model_version: str = "1"
+    sha256: str | None = None
+    trusted_types: tuple[str, ...] = ()
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's port is reached from other hosts
+    port: int = 8080
+    latency_thresholds_ms: tuple[float, ...] = ()
+    # Endpoints and kube-proxy follow a terminating pod within a second or two.
+    drain_seconds: float = 5.0
+    # A connection balanced to a pod stays there; this bounds how long an old split lives on.
+    max_connection_age_seconds: float = 30.0
+    termination_log: Path | None = Path("/dev/termination-log")
+    log_level: str = "info"
+    limits: Limits = dataclasses.field(default_factory=Limits)

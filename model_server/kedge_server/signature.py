@@ -1,0 +1,219 @@
+"""What a model takes and gives, read off the fitted estimator.
+
+A bare `.skops` file says how many features it was trained on and, when it was trained
+on a DataFrame, what they are called; which of them are strings shows in the categories
+that its encoders learnt. No model is run here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+# In the order in which the first one available is the default output.
+METHODS = ("predict", "transform", "predict_proba", "decision_function", "score_samples")
+
+_TEXT_MODULE = "sklearn.feature_extraction.text"
+_CATEGORY_LEARNERS = ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
+
+
+class Kind(enum.Enum):
+    """What a column's values are."""
+
+    NUMBER = "number"
+    STRING = "string"
+    ANY = "any"  # nothing in the model says
+
+
+class Layout(enum.Enum):
+    """How rows are handed to the estimator."""
+
+    MATRIX = "matrix"  # one array (n_rows, n_features)
+    FRAME = "frame"  # a DataFrame, for pipelines that select columns by name
+    TEXT = "text"  # a sequence of n_rows strings
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One feature.
+
+    Attributes:
+        name: From training, or scikit-learn's own (x0, x1, ...).
+        kind: What its values are.
+        example: A value that the model can be expected to take: a category that it
+            learnt, zero for other numbers, None when nothing is known.
+    """
+
+    name: str
+    kind: Kind
+    example: float | str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What infer requests may carry and ask for.
+
+    Attributes:
+        layout: How rows reach the estimator.
+        columns: The features in training order; empty when `width` is None.
+        width: Number of features, or None when the estimator takes any number.
+        named: Whether the names come from training rather than from here.
+        methods: Outputs that a request may ask for; the first is the default.
+    """
+
+    layout: Layout
+    columns: tuple[Column, ...]
+    width: int | None
+    named: bool
+    methods: tuple[str, ...]
+
+    @property
+    def numeric(self) -> bool:
+        """Tells whether every column is a number, so that rows are one float64 array."""
+        return all(column.kind is Kind.NUMBER for column in self.columns)
+
+
+def describe(model: Any) -> Signature:
+    """Reads the signature off a fitted estimator.
+
+    Raises:
+        ValueError: The estimator offers none of `METHODS`.
+    """
+    methods = tuple(name for name in METHODS if hasattr(model, name))
+    if not methods:
+        raise ValueError(f"{type(model).__name__} offers none of {', '.join(METHODS)}")
+    if type(_first_step(model)).__module__ == _TEXT_MODULE:
+        return Signature(Layout.TEXT, (Column("text", Kind.STRING),), 1, named=False, methods=methods)
+    width = getattr(model, "n_features_in_", None)
+    if width is None:
+        return Signature(Layout.MATRIX, (), None, named=False, methods=methods)
+    width = int(width)
+    names = getattr(model, "feature_names_in_", None)
+    known = _known(model, width)
+    # scikit-learn's own names for features without one.
+    labels = [f"x{i}" for i in range(width)] if names is None else [str(name) for name in names]
+    columns = tuple(Column(label, *pair) for label, pair in zip(labels, known, strict=True))
+    layout = Layout.FRAME if names is not None and _needs_frame(model) else Layout.MATRIX
+    return Signature(layout, columns, width, named=names is not None, methods=methods)
+
+
+def _first_step(model: Any) -> Any:
+    while isinstance(getattr(model, "steps", None), list):
+        steps = [step for _, step in model.steps if step not in (None, "passthrough")]
+        if not steps:
+            return model
+        model = steps[0]
+    return model
+
+
+# What is known of a column: its kind and an example.
+_Known = tuple[Kind, float | str | None]
+_UNKNOWN: _Known = (Kind.ANY, None)
+_PLAIN_NUMBER: _Known = (Kind.NUMBER, 0.0)
+
+
+def _known(model: Any, width: int) -> list[_Known]:
+    """Returns what is known of each of the `width` columns that enter `model`."""
+    step = _first_step(model)
+    name, module = type(step).__name__, type(step).__module__
+    if module == _TEXT_MODULE:
+        return [(Kind.STRING, "")] * width
+    if name == "FunctionTransformer" or not module.startswith("sklearn."):
+        return [_UNKNOWN] * width
+    if name in _CATEGORY_LEARNERS and len(getattr(step, "categories_", ())) == width:
+        return [_of_values(categories) for categories in step.categories_]
+    by_name: dict[str, Callable[[Any, int], list[_Known]]] = {
+        "ColumnTransformer": _of_column_transformer,
+        "FeatureUnion": _of_feature_union,
+        "SimpleImputer": functools.partial(_of_imputer, _after_imputer(model)),
+    }
+    found = by_name.get(name)
+    return [_PLAIN_NUMBER] * width if found is None else found(step, width)
+
+
+def _of_feature_union(union: Any, width: int) -> list[_Known]:
+    known = [_UNKNOWN] * width
+    for _, part in union.transformer_list:
+        if part not in ("drop", "passthrough"):
+            known = [_merge(a, b) for a, b in zip(known, _known(part, width), strict=True)]
+    return known
+
+
+def _of_imputer(following: Any | None, imputer: Any, width: int) -> list[_Known]:
+    if following is not None:
+        return _known(following, width)
+    statistics = np.asarray(imputer.statistics_)
+    return [_of_values(statistics[i : i + 1]) for i in range(width)]
+
+
+def _after_imputer(model: Any) -> Any | None:
+    """Returns the encoder behind an imputer, which knows all categories and not just one."""
+    steps = [step for _, step in getattr(model, "steps", []) if step not in (None, "passthrough")]
+    if len(steps) > 1 and type(steps[1]).__name__ in _CATEGORY_LEARNERS:
+        return steps[1]
+    return None
+
+
+def _of_column_transformer(transformer: Any, width: int) -> list[_Known]:
+    known = [_UNKNOWN] * width
+    for name, part, _ in transformer.transformers_:
+        indices = list(transformer._transformer_to_input_indices.get(name, ()))  # noqa: SLF001
+        if part in ("drop", "passthrough") or not indices:
+            continue
+        for index, found in zip(indices, _known(part, len(indices)), strict=True):
+            known[index] = _merge(known[index], found)
+    return known
+
+
+def _merge(a: _Known, b: _Known) -> _Known:
+    """Joins what two parts know of one column; categories know more than plain numbers."""
+    if _UNKNOWN in (a, b):
+        return b if a == _UNKNOWN else a
+    if a[0] is not b[0]:
+        return _UNKNOWN
+    return b if a == _PLAIN_NUMBER else a
+
+
+def _of_values(values: Any) -> _Known:
+    """Tells what learnt categories are; None and NaN among them say nothing."""
+    learnt = [v for v in np.asarray(values).tolist() if v is not None and v == v]  # noqa: PLR0124 - NaN is not itself
+    if learnt and all(isinstance(v, str) for v in learnt):
+        return Kind.STRING, str(learnt[0])
+    if learnt and all(isinstance(v, (int, float)) for v in learnt):
+        return Kind.NUMBER, float(learnt[0])
+    return _UNKNOWN
+
+
+def _needs_frame(model: Any) -> bool:
+    """Tells whether something in the model may look at column names.
+
+    Anything else scikit-learn turns into an array at once, so building a DataFrame
+    (which costs more than most predictions) would be for nothing.
+    """
+    stack, seen = [model], set()
+    while stack:
+        item = stack.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        module, name = type(item).__module__, type(item).__name__
+        if name in ("ColumnTransformer", "FunctionTransformer", "ColumnSelector"):
+            return True
+        if hasattr(item, "get_params") and not module.startswith("sklearn."):
+            return True
+        if hasattr(item, "get_params"):
+            stack.extend(v for v in item.get_params(deep=False).values() if not isinstance(v, str))
+            stack.extend(step for step in _members(item))
+    return False
+
+
+def _members(estimator: Any) -> list[Any]:
+    named = [*getattr(estimator, "steps", ()), *getattr(estimator, "transformer_list", ())]
+    if isinstance(getattr(estimator, "estimators", None), list):
+        named.extend(estimator.estimators)
+    return [pair[1] for pair in named if isinstance(pair, tuple)]

@@ -1,0 +1,70 @@
+"""Closes a listening socket without cutting off anybody who is already connected.
+
+Closing one resets the connections that the kernel has completed but the process has
+not accepted yet; their clients have perhaps already sent a request, and lose it. So
+new connections are stopped first, those that wait are accepted, and then it is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+import struct
+import sys
+
+# From <asm-generic/socket.h>; the socket module does not have it.
+_SO_ATTACH_FILTER = 26
+_TCP_FLAGS_OFFSET = 13
+_SYN = 0x02
+_ACCEPT_WHOLE_PACKET = 0xFFFFFFFF
+# Classic BPF, see https://www.kernel.org/doc/html/latest/networking/filter.html
+_BPF_LOAD_BYTE = 0x30  # BPF_LD | BPF_B | BPF_ABS
+_BPF_JUMP_IF_SET = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+_BPF_RETURN = 0x06  # BPF_RET | BPF_K
+
+
+def bind(host: str, port: int, backlog: int = 2048) -> socket.socket:
+    """Returns a listening TCP socket.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(backlog)
+        listener.settimeout(0)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def refuse_new_connections(listener: socket.socket) -> bool:
+    """Makes the kernel drop packets that would open a connection; tells whether it will.
+
+    Handshakes under way still finish, since only a SYN is dropped. A client that tries
+    now is refused when it tries again after the socket has been closed. The filter
+    needs no privilege; without it (other systems) closing is only less polite.
+    """
+    if sys.platform != "linux":
+        return False
+    program = b"".join(
+        struct.pack("HBBI", *instruction)
+        for instruction in (
+            (_BPF_LOAD_BYTE, 0, 0, _TCP_FLAGS_OFFSET),
+            (_BPF_JUMP_IF_SET, 0, 1, _SYN),
+            (_BPF_RETURN, 0, 0, 0),
+            (_BPF_RETURN, 0, 0, _ACCEPT_WHOLE_PACKET),
+        )
+    )
+    buffer = ctypes.create_string_buffer(program)
+    with contextlib.suppress(OSError):
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program) // 8, ctypes.addressof(buffer))
+        )
+        return True
+    return False
