@@ -11,6 +11,8 @@ from kedge.decide.verdicts import Judgement, Verdict
 from kedge.desired import plans, routing
 from kedge.observe.snapshot import Snapshot
 
+REQUESTS = specs.Indicator(type=specs.IndicatorType.AVAILABILITY)
+
 PREFLIGHT_INTERVAL_SECONDS = 2.0
 """Between looks at starting pods, besides the cluster's own events: troubles become final by time alone."""
 
@@ -79,6 +81,13 @@ def measured_pods_matter(status: ModelDeploymentStatus) -> bool:
     return status.rollout is not None and status.rollout.phase != Phase.PREFLIGHT
 
 
+def indicators(spec: specs.ModelDeploymentSpec) -> tuple[specs.Indicator, ...]:
+    """Returns what is to be counted: every objective's indicator, and requests, to tell the achieved share by."""
+    distinct = {objective.indicator.key: objective.indicator for objective in spec.objectives}
+    distinct.setdefault(REQUESTS.key, REQUESTS)
+    return tuple(distinct.values())
+
+
 def _judge(given: Input) -> tuple[Memory, tuple[Judgement, ...]]:
     rollout, candidate = given.status.rollout, given.status.candidate_revision
     if rollout is None or candidate is None or rollout.phase == Phase.PREFLIGHT:
@@ -136,9 +145,8 @@ def _objectives(
 
 
 def _achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str | None:
-    key = specs.Indicator(type=specs.IndicatorType.AVAILABILITY).key
-    ours = counting.of(memory, key, candidate).step_total
-    everything = ours + counting.of(memory, key, stable).step_total
+    ours = counting.of(memory, REQUESTS.key, candidate).step_total
+    everything = ours + counting.of(memory, REQUESTS.key, stable).step_total
     return verdicts.percent(ours / everything) if everything else None
 
 

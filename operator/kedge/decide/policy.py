@@ -138,7 +138,7 @@ def an_objective_fails(situation: Situation) -> Outcome | None:
 
 def the_candidates_pods_are_late(situation: Situation) -> Outcome | None:
     """Every wait for pods has a deadline."""
-    if situation.rollout.serving_since is not None or situation.ready >= situation.wanted or not _is_late(situation):
+    if situation.ready >= situation.wanted or not _is_late(situation):
         return None
     message = _not_ready_in_time(situation)
     if not situation.enforces:
@@ -146,9 +146,9 @@ def the_candidates_pods_are_late(situation: Situation) -> Outcome | None:
     return _rolled_back(situation, Reason.PROGRESS_DEADLINE_EXCEEDED, _at_weight(situation, message))
 
 
-def pods_are_starting(situation: Situation) -> Outcome | None:
+def pods_are_missing(situation: Situation) -> Outcome | None:
     """The present phase needs more pods than are ready."""
-    if situation.rollout.serving_since is not None or situation.ready >= situation.wanted:
+    if situation.ready >= situation.wanted:
         return None
     trouble = next((pod.trouble for pod in situation.snapshot.pods_of(situation.candidate) if pod.trouble), None)
     message = f"{situation.ready} of {situation.wanted} candidate pods are ready"
@@ -267,7 +267,7 @@ POLICY: tuple[Rule, ...] = (
     the_candidates_pods_fail,
     an_objective_fails,
     the_candidates_pods_are_late,
-    pods_are_starting,
+    pods_are_missing,
     other_pods_linger,
     the_first_step_begins,
     the_candidate_takes_over,
@@ -432,7 +432,17 @@ def _missing(situation: Situation) -> Judgement | None:
 
 
 def _is_late(situation: Situation) -> bool:
-    return situation.passed(situation.rollout.phase_started_at) >= situation.spec.rollout.progress_deadline_seconds
+    """Tells whether pods have been awaited for longer than the progress deadline.
+
+    Before they serve, that counts from the start of the phase; after it, from when one stopped being ready.
+    """
+    deadline = situation.spec.rollout.progress_deadline_seconds
+    if situation.rollout.serving_since is None:
+        return situation.passed(situation.rollout.phase_started_at) >= deadline
+    return any(
+        pod.unready_since is not None and situation.now - pod.unready_since >= deadline
+        for pod in situation.snapshot.pods_of(situation.candidate)
+    )
 
 
 def _not_ready_in_time(situation: Situation) -> str:

@@ -23,17 +23,18 @@ def pod_view(pod: dict[str, Any]) -> PodView:
     """Returns the view of a Pod object."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    readiness = next((one for one in status.get("conditions") or [] if one["type"] == "Ready"), None)
+    ready = readiness is not None and readiness["status"] == "True"
+    changed_at = (readiness or {}).get("lastTransitionTime") or metadata["creationTimestamp"]
     return PodView(
         uid=metadata["uid"],
         name=metadata["name"],
         revision=metadata["labels"][names.REVISION_LABEL],
         address=status.get("podIP"),
-        ready=any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for condition in status.get("conditions") or []
-        ),
+        ready=ready,
         terminating=metadata.get("deletionTimestamp") is not None or status.get("phase") in {"Failed", "Succeeded"},
         created_at=timestamp(metadata["creationTimestamp"]),
+        unready_since=None if ready else timestamp(changed_at),
         restarts=sum(container.get("restartCount", 0) for container in containers),
         trouble=_first_trouble(containers),
     )

@@ -31,6 +31,8 @@ class PodView:
     """Whether it is being deleted or has ended for good."""
     created_at: float
     """Seconds since the epoch."""
+    unready_since: float | None = None
+    """Seconds since the epoch; None while it is ready."""
     restarts: int = 0
     """Restarts of its containers, summed."""
     trouble: Trouble | None = None
@@ -88,3 +90,7 @@ class Snapshot:
     def ready(self, revision: str | None) -> int:
         """Returns how many pods of a revision are ready."""
         return sum(pod.ready for pod in self.pods_of(revision))
+
+    def measured(self, samples: tuple[Sample, ...], unmeasured: tuple[Unmeasured, ...]) -> "Snapshot":
+        """Returns the snapshot with the pods' readings."""
+        return dataclasses.replace(self, samples=samples, unmeasured=unmeasured)

@@ -1,0 +1,1 @@
+"""Makes the cluster what a decision says: server-side apply, status, Events."""

@@ -1,0 +1,1 @@
+"""Runs it all: watches, the keyed queue, leadership, probes, and the reconcile loop."""
