@@ -22,3 +22,18 @@ lock: venv ## Pin every dependency anew, with hashes
 	$(COMPILE) --extra operator --output-file requirements/operator.txt
 	$(COMPILE) --extra server --output-file requirements/server.txt
 	$(COMPILE) --extra operator --extra server --group dev --output-file requirements/dev.txt
+
+.PHONY: generate
+generate: venv ## Write the CRD, the chart's copy and the reference pages anew
+	$(BIN)/python -m hack.generate
+
+.PHONY: check
+check: venv ## Check style, types, contracts and generated files; run the unit tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m hack.generate --check
+	@if [ -x .local/bin/helm ]; then .local/bin/helm lint --strict charts/kedge; \
+	else echo "helm is not at hand: the chart is left to make test"; fi
+	$(BIN)/pytest -m "not e2e" -q --cov --cov-report=term
