@@ -12,6 +12,8 @@ import pytest
 import yaml
 from hack import generate
 
+from kedge.control import metrics
+
 pytestmark = pytest.mark.e2e
 
 CHART = generate.ROOT / generate.CHART
@@ -257,6 +259,16 @@ def test_monitoring_is_off_unless_asked_for() -> None:
     assert not kinds & {manifest["kind"] for manifest in rendered()}
     assert kinds <= {manifest["kind"] for manifest in rendered(EVERYTHING_ON)}
     assert only("PodMonitor", EVERYTHING_ON)["metadata"]["labels"]["team"] == "ml"
+
+
+def test_alerts_speak_of_metrics_that_the_operator_has() -> None:
+    (group,) = only("PrometheusRule", EVERYTHING_ON)["spec"]["groups"]
+    expressions = [rule["expr"] for rule in group["rules"]]
+    known = {sample.name for family in metrics.Metrics().registry.collect() for sample in family.samples}
+
+    assert {name for expression in expressions for name in re.findall(r"kedge_\w+", expression)} <= known
+    for expression in expressions:
+        assert '{namespace="kedge-system", pod=~"kedge-.+"}' in expression
 
 
 def test_the_network_policy_leaves_what_the_operator_needs() -> None:
