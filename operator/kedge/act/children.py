@@ -39,9 +39,14 @@ class Children:
         """
         await self._ensure(kubernetes_api.SERVICES, routing.service(self.owner, plan.selected))
         await self._ensure(kubernetes_api.DISRUPTION_BUDGETS, workloads.disruption_budget(self.owner))
-        for revision, replicas in sorted(plan.workloads.items(), key=lambda item: item[1] == 0):
+        for revision, workload in sorted(plan.workloads.items(), key=lambda item: item[1].replicas == 0):
             if revision in known:
-                manifest = workloads.deployment(self.owner, known[revision], replicas)
+                manifest = workloads.deployment(
+                    self.owner,
+                    known[revision],
+                    workload.replicas,
+                    latency_edges_milliseconds=workload.latency_edges_milliseconds,
+                )
                 await self._ensure(kubernetes_api.DEPLOYMENTS, manifest)
         for revision in plan.forgotten:
             await self._remove(revision)

@@ -46,8 +46,6 @@ class Reason(StrEnum):
     """The user declared another revision before this rollout ended."""
     ROLLED_BACK = "RolledBack"
     """The candidate was rejected and takes no traffic."""
-    REJECTED_BEFORE = "RejectedBefore"
-    """The declared revision was rejected earlier and is not tried again by itself."""
 
     # Why a step waits.
     WAITING_FOR_REPLICAS = "WaitingForReplicas"

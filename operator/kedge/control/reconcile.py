@@ -138,7 +138,7 @@ class Reconciler:
         snapshot = Snapshot(
             pods=pods,
             workloads={
-                item["metadata"]["labels"][names.REVISION_LABEL]: item["spec"].get("replicas", 1)
+                item["metadata"]["labels"][names.REVISION_LABEL]: cluster.workload_view(item)
                 for item in self._cache.children(kubernetes_api.DEPLOYMENTS, key)
                 if children.is_owned(item, owner.uid)
             },

@@ -3,13 +3,13 @@
 import dataclasses
 
 from kedge.api import specs
-from kedge.api.conditions import Reason
+from kedge.api.conditions import ConditionType, Reason
 from kedge.api.statuses import Memory, ModelDeploymentStatus, ObjectiveStatus
 from kedge.decide import conditions, counting, policy, situations, verdicts
 from kedge.decide.situations import Event, EventType, Outcome, Phase, Situation
 from kedge.decide.verdicts import Judgement, Verdict
 from kedge.desired import plans, routing
-from kedge.observe.snapshot import Snapshot
+from kedge.observe.snapshot import Snapshot, WorkloadView
 
 REQUESTS = specs.Indicator(type=specs.IndicatorType.AVAILABILITY)
 
@@ -21,8 +21,8 @@ PREFLIGHT_INTERVAL_SECONDS = 2.0
 class Plan:
     """What should exist."""
 
-    workloads: dict[str, int]
-    """Replicas of each revision's Deployment."""
+    workloads: dict[str, WorkloadView]
+    """The Deployments by revision."""
     selected: str
     """The revision that takes the traffic, or `routing.ALL_REVISIONS`."""
     forgotten: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ def decide(given: Input) -> Decision:
     status = _status(given, outcome, judgements)
     return Decision(
         status=status,
-        events=(*_alerts(given, judgements), *outcome.events),
+        events=(*_alerts(given, judgements), *_stalls(given, outcome), *outcome.events),
         plan=_plan(given, status),
         look_again_seconds=_look_again(given.spec, outcome),
     )
@@ -169,17 +169,33 @@ def _alerts(given: Input, judgements: tuple[Judgement, ...]) -> tuple[Event, ...
     )
 
 
+def _stalls(given: Input, outcome: Outcome) -> tuple[Event, ...]:
+    """Returns an Event when a wait that only the user can end begins."""
+    before = given.status.condition(ConditionType.STALLED)
+    if not outcome.stalled or outcome.moved or (before is not None and before.reason == outcome.reason):
+        return ()
+    return (Event(EventType.WARNING, outcome.reason, outcome.message),)
+
+
 def _plan(given: Input, status: ModelDeploymentStatus) -> Plan:
-    workloads = dict.fromkeys(given.snapshot.workloads, 0)
+    replicas = dict.fromkeys(given.snapshot.workloads, 0)
     if status.stable_revision is not None:
-        workloads[status.stable_revision] = given.spec.replicas
+        replicas[status.stable_revision] = given.spec.replicas
     if status.candidate_revision is not None:
-        workloads[status.candidate_revision] = situations.candidate_replicas(given.spec, status)
+        replicas[status.candidate_revision] = situations.candidate_replicas(given.spec, status)
     return Plan(
-        workloads=workloads,
+        workloads={revision: _workload(given, revision, wanted) for revision, wanted in replicas.items()},
         selected=_selected(status, given.snapshot),
         forgotten=_forgotten(given, status),
     )
+
+
+def _workload(given: Input, revision: str, replicas: int) -> WorkloadView:
+    """Returns a Deployment as it should be; pods that run keep the histogram edges that they started with."""
+    present = given.snapshot.workloads.get(revision)
+    runs = present is not None and (present.replicas > 0 or replicas == 0)
+    edges = present.latency_edges_milliseconds if present and runs else given.spec.latency_thresholds_milliseconds()
+    return WorkloadView(replicas=replicas, latency_edges_milliseconds=edges)
 
 
 def _selected(status: ModelDeploymentStatus, snapshot: Snapshot) -> str:

@@ -117,7 +117,7 @@ def the_first_revision_is_awaited(situation: Situation) -> Outcome | None:
         return _wait(situation, situation.trouble.reason, situation.trouble.message, stalled=True)
     if _is_late(situation):
         return _wait(situation, Reason.PROGRESS_DEADLINE_EXCEEDED, _not_ready_in_time(situation), stalled=True)
-    return _wait(situation, Reason.WAITING_FOR_REPLICAS, "no pod is ready yet")
+    return _wait(situation, Reason.WAITING_FOR_REPLICAS, _with_trouble(situation, "no pod is ready yet"))
 
 
 def the_candidates_pods_fail(situation: Situation) -> Outcome | None:
@@ -150,9 +150,8 @@ def pods_are_missing(situation: Situation) -> Outcome | None:
     """The present phase needs more pods than are ready."""
     if situation.ready >= situation.wanted:
         return None
-    trouble = next((pod.trouble for pod in situation.snapshot.pods_of(situation.candidate) if pod.trouble), None)
     message = f"{situation.ready} of {situation.wanted} candidate pods are ready"
-    return _wait(situation, Reason.WAITING_FOR_REPLICAS, f"{message}: {trouble.message}" if trouble else message)
+    return _wait(situation, Reason.WAITING_FOR_REPLICAS, _with_trouble(situation, message))
 
 
 def other_pods_linger(situation: Situation) -> Outcome | None:
@@ -239,7 +238,7 @@ def the_next_step_begins(situation: Situation) -> Outcome | None:
     """Every gate has passed."""
     if situation.rollout.step + 1 >= len(situation.spec.rollout.steps):
         return None
-    return _at_step(situation, situation.rollout.step + 1)
+    return _at_step(situation, situation.rollout.step + 1, events=(_passed(situation),))
 
 
 def promotion_begins(situation: Situation) -> Outcome | None:
@@ -252,8 +251,8 @@ def promotion_begins(situation: Situation) -> Outcome | None:
         serving_since=None,
         deadline_at=times.text(situation.now + situation.spec.rollout.progress_deadline_seconds),
     )
-    event = Event(EventType.NORMAL, Reason.PROMOTING, message)
-    return _with_rollout(situation, rollout, Reason.PROMOTING, message, events=(event,), moved=True)
+    events = (_passed(situation), Event(EventType.NORMAL, Reason.PROMOTING, message))
+    return _with_rollout(situation, rollout, Reason.PROMOTING, message, events=events, moved=True)
 
 
 POLICY: tuple[Rule, ...] = (
@@ -337,7 +336,17 @@ def _changed(situation: Situation, **changes: Any) -> RolloutStatus:
     return situation.rollout.model_copy(update={"memory": situation.memory, **changes})
 
 
-def _at_step(situation: Situation, index: int) -> Outcome:
+def _passed(situation: Situation) -> Event:
+    """Returns the Event of a step that passed, with the evidence."""
+    evidence = "; ".join(f"{one.objective.name}: {one.verdict}, {one.message}" for one in situation.judgements)
+    return Event(
+        EventType.NORMAL,
+        Reason.STEP_PASSED,
+        f"{situation.candidate} passed at weight {situation.rollout.weight_percent} %: {evidence}",
+    )
+
+
+def _at_step(situation: Situation, index: int, *, events: tuple[Event, ...] = ()) -> Outcome:
     step = situation.spec.rollout.steps[index]
     rollout = _changed(
         situation,
@@ -356,7 +365,7 @@ def _at_step(situation: Situation, index: int) -> Outcome:
         f" (step {index + 1} of {len(situation.spec.rollout.steps)})"
     )
     event = Event(EventType.NORMAL, Reason.STEP_STARTED, message)
-    return _with_rollout(situation, rollout, Reason.STEP_STARTED, message, events=(event,), moved=True)
+    return _with_rollout(situation, rollout, Reason.STEP_STARTED, message, events=(*events, event), moved=True)
 
 
 def _promoted(situation: Situation) -> Outcome:
@@ -447,11 +456,14 @@ def _is_late(situation: Situation) -> bool:
 
 def _not_ready_in_time(situation: Situation) -> str:
     deadline = situation.spec.rollout.progress_deadline_seconds
-    trouble: Trouble | None = next(
-        (pod.trouble for pod in situation.snapshot.pods_of(situation.candidate) if pod.trouble), None
-    )
-    because = f": {trouble.message}" if trouble else ""
-    return f"{situation.ready} of {situation.wanted} pods were ready within {deadline} s{because}"
+    return _with_trouble(situation, f"{situation.ready} of {situation.wanted} pods were ready within {deadline} s")
+
+
+def _with_trouble(situation: Situation, message: str) -> str:
+    """Returns the message with what a pod of the candidate says, if one says anything."""
+    pods = situation.snapshot.pods_of(situation.candidate)
+    trouble: Trouble | None = next((pod.trouble for pod in pods if pod.trouble), None)
+    return f"{message}: {trouble.message}" if trouble else message
 
 
 def _at_weight(situation: Situation, message: str) -> str:

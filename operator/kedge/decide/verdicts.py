@@ -135,7 +135,8 @@ def _judge_one(
     counts = counting.of(memory, objective.indicator.key, candidate)
     log_e = _evidence(objective, memory, counts.bad, counts.total)
     log_threshold = alpha.threshold(share, 1)
-    provider_error = _provider_error(objective, snapshot, candidate)
+    compared = stable if objective.compare_to is specs.CompareTo.STABLE else None
+    provider_error = _provider_error(objective, snapshot, judged={candidate, compared})
     if log_e >= log_threshold or objective.name in memory.failed_objectives:
         verdict, message = Verdict.FAIL, _measured(objective, memory, candidate, stable)
     elif provider_error is not None:
@@ -143,6 +144,8 @@ def _judge_one(
     elif counts.step_total < minimum_requests:
         verdict = Verdict.INSUFFICIENT_DATA
         message = f"{counts.step_total} of {minimum_requests} requests in this step"
+    elif compared is not None and counting.of(memory, objective.indicator.key, compared).total == 0:
+        verdict, message = Verdict.INSUFFICIENT_DATA, "no requests to the stable revision to compare with"
     else:
         verdict, message = Verdict.PASS, _measured(objective, memory, candidate, stable)
     return Judgement(
@@ -175,16 +178,16 @@ def _comparison(state: dict[str, Any] | None) -> two_sample.TwoSampleState:
     return two_sample.TwoSampleState() if state is None else two_sample.TwoSampleState.from_fields(state)
 
 
-def _provider_error(objective: specs.Objective, snapshot: Snapshot, candidate: str) -> str | None:
-    """Returns why a ready pod of the candidate could not be measured at this poll, or None."""
+def _provider_error(objective: specs.Objective, snapshot: Snapshot, judged: set[str | None]) -> str | None:
+    """Returns why a ready pod of the judged revisions could not be measured at this poll, or None."""
     for unmeasured in snapshot.unmeasured:
-        if unmeasured.revision == candidate:
+        if unmeasured.revision in judged:
             return unmeasured.message
     for sample in snapshot.samples:
-        if sample.revision == candidate and objective.indicator.key not in sample.counts:
+        if sample.revision in judged and objective.indicator.key not in sample.counts:
             return (
-                f"the candidate's histogram has no bucket at {objective.indicator.threshold_milliseconds} ms;"
-                " the next revision will have it"
+                f"revision {sample.revision} started before there was an objective at"
+                f" {objective.indicator.threshold_milliseconds} ms and does not count it; its next pods will"
             )
     return None
 

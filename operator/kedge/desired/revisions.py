@@ -28,8 +28,6 @@ class Revision:
     image: str
     """The server's image: the declared one, or the operator's default of that day, so that upgrading
     the operator restarts no model."""
-    latency_thresholds_milliseconds: tuple[int, ...] = ()
-    """Bucket edges of the latency histogram, from the objectives of that day."""
     sequence: int = 1
     """Rising number in the order of declaration."""
 
@@ -56,7 +54,6 @@ def declare(spec: specs.ModelDeploymentSpec, *, default_image: str, sequence: in
         model=spec.model,
         server=spec.server,
         image=spec.server.image or default_image,
-        latency_thresholds_milliseconds=spec.latency_thresholds_milliseconds(),
         sequence=sequence,
     )
 
@@ -73,7 +70,6 @@ def controller_revision(owner: Owner, revision: Revision) -> dict[str, Any]:
             "model": _canonical(revision.model),
             "server": _canonical(revision.server),
             "image": revision.image,
-            "latencyThresholdsMilliseconds": list(revision.latency_thresholds_milliseconds),
         },
     }
 
@@ -93,7 +89,6 @@ def remembered(controller_revision: dict[str, Any]) -> Revision:
         model=specs.Model.model_validate(data["model"]),
         server=specs.Server.model_validate(data["server"]),
         image=data["image"],
-        latency_thresholds_milliseconds=tuple(data["latencyThresholdsMilliseconds"]),
         sequence=controller_revision["revision"],
     )
 

@@ -1,7 +1,9 @@
 """The pods of a revision: its Deployment, and the disruption budget of all of them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kedge.api import schemas
 from kedge.desired import names, sources
 from kedge.desired.names import Owner
 from kedge.desired.revisions import Revision
@@ -11,6 +13,7 @@ DRAIN_SECONDS = 5
 TERMINATION_GRACE_SECONDS = 60
 """Drain, then the longest request, then what the process needs to end."""
 USER = 65532
+LATENCY_EDGES_ANNOTATION = f"{schemas.GROUP}/latency-edges-milliseconds"
 
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -19,20 +22,29 @@ _RESTRICTED = {
 }
 
 
-def deployment(owner: Owner, revision: Revision, replicas: int) -> dict[str, Any]:
-    """Returns the Deployment of a revision with so many replicas."""
+def deployment(
+    owner: Owner, revision: Revision, replicas: int, *, latency_edges_milliseconds: Sequence[int]
+) -> dict[str, Any]:
+    """Returns the Deployment of a revision with so many replicas.
+
+    `latency_edges_milliseconds` are the edges that the latency histogram must have. They come from the
+    objectives of the day on which the pods started, and stay as they are for as long as pods run: changing an
+    objective restarts nothing.
+    """
     selector = names.selector_labels(owner, revision.hash)
+    metadata = names.metadata(owner, names.workload_name(owner, revision.hash), revision.hash)
+    edges = {LATENCY_EDGES_ANNOTATION: ",".join(str(edge) for edge in latency_edges_milliseconds)}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": names.metadata(owner, names.workload_name(owner, revision.hash), revision.hash),
+        "metadata": metadata | {"annotations": edges},
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 1,
             "selector": {"matchLabels": selector},
             "template": {
                 "metadata": {"labels": names.labels(owner, revision.hash)},
-                "spec": _pod_spec(owner, revision),
+                "spec": _pod_spec(owner, revision, latency_edges_milliseconds),
             },
         },
     }
@@ -48,12 +60,18 @@ def disruption_budget(owner: Owner) -> dict[str, Any]:
     }
 
 
-def _pod_spec(owner: Owner, revision: Revision) -> dict[str, Any]:
+def latency_edges(deployment: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns the histogram edges with which the pods of a Deployment of Kedge were started."""
+    written = (deployment["metadata"].get("annotations") or {}).get(LATENCY_EDGES_ANNOTATION, "")
+    return tuple(int(edge) for edge in written.split(",") if edge)
+
+
+def _pod_spec(owner: Owner, revision: Revision, latency_edges_milliseconds: Sequence[int]) -> dict[str, Any]:
     server = revision.server
     source = sources.of(revision)
     spec: dict[str, Any] = {
         "automountServiceAccountToken": server.service_account_name is not None,
-        "containers": [_server_container(owner, revision, source)],
+        "containers": [_server_container(owner, revision, source, latency_edges_milliseconds)],
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -84,12 +102,14 @@ def _pod_spec(owner: Owner, revision: Revision) -> dict[str, Any]:
     return spec | {key: value for key, value in declared.items() if value}
 
 
-def _server_container(owner: Owner, revision: Revision, source: sources.Source) -> dict[str, Any]:
+def _server_container(
+    owner: Owner, revision: Revision, source: sources.Source, latency_edges_milliseconds: Sequence[int]
+) -> dict[str, Any]:
     arguments = ["serve", "--model-name", owner.name, "--model-version", revision.hash, "--model-path", source.path]
     if revision.model.sha256:
         arguments += ["--sha256", revision.model.sha256]
-    for threshold in revision.latency_thresholds_milliseconds:
-        arguments += ["--latency-threshold-ms", str(threshold)]
+    for edge in latency_edges_milliseconds:
+        arguments += ["--latency-threshold-ms", str(edge)]
     arguments += ["--port", str(names.HTTP_PORT), "--drain-seconds", str(DRAIN_SECONDS)]
     return {
         "name": names.SERVER_CONTAINER,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from kedge.api.conditions import MODEL_SERVER_REASONS, Reason
-from kedge.desired import names
-from kedge.observe.snapshot import PodView, Trouble
+from kedge.desired import names, workloads
+from kedge.observe.snapshot import PodView, Trouble, WorkloadView
 
 MESSAGE_LIMIT = 300
 """Characters of a container's own words that are shown."""
@@ -37,6 +37,14 @@ def pod_view(pod: dict[str, Any]) -> PodView:
         unready_since=None if ready else timestamp(changed_at),
         restarts=sum(container.get("restartCount", 0) for container in containers),
         trouble=_first_trouble(containers),
+    )
+
+
+def workload_view(deployment: dict[str, Any]) -> WorkloadView:
+    """Returns the view of a Deployment object of Kedge."""
+    return WorkloadView(
+        replicas=deployment["spec"].get("replicas", 1),
+        latency_edges_milliseconds=workloads.latency_edges(deployment),
     )
 
 

@@ -39,6 +39,16 @@ class PodView:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class WorkloadView:
+    """The Deployment of one revision."""
+
+    replicas: int
+    """Declared pods."""
+    latency_edges_milliseconds: tuple[int, ...] = ()
+    """Histogram edges with which its pods were started."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class EventCounts:
     """Cumulative events of one indicator at one pod."""
 
@@ -72,8 +82,8 @@ class Snapshot:
     """Everything that one decision rests on."""
 
     pods: tuple[PodView, ...] = ()
-    workloads: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Declared replicas of each revision's Deployment, by revision."""
+    workloads: Mapping[str, WorkloadView] = dataclasses.field(default_factory=dict)
+    """The Deployments by revision."""
     selected: str | None = None
     """The revision that the Service selects, `routing.ALL_REVISIONS`, or None without a Service."""
     revisions: Mapping[str, Revision] = dataclasses.field(default_factory=dict)
