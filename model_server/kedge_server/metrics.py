@@ -98,7 +98,7 @@ class Metrics:
         self._rows = 0
         self._info: dict[str, str] | None = None
         self.queue_rows = queue_rows
-        self._registry = prometheus_client.CollectorRegistry()
+        self._registry = prometheus_client.CollectorRegistry(auto_describe=True)
         prometheus_client.ProcessCollector(registry=self._registry)
         prometheus_client.GCCollector(registry=self._registry)
         prometheus_client.PlatformCollector(registry=self._registry)

@@ -1,0 +1,179 @@
+"""Models, requests and servers that the model server's tests share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_digits, load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from kedge_server import batching, loading, metrics, predicting, rest, signature
+from kedge_server.settings import Limits, Settings
+
+DIGITS, DIGIT_LABELS = load_digits(return_X_y=True)
+IRIS, IRIS_LABELS = load_iris(return_X_y=True)
+
+
+def iris_model() -> Any:
+    """Four numbers in, a whole number out."""
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(IRIS, IRIS_LABELS)
+
+
+def churn_model() -> Any:
+    """Trained on a DataFrame with a number and a string; knows the cities Oslo and Rome only."""
+    frame = pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "city": ["Oslo", "Rome", "Oslo", "Rome"]})
+    columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(), ["city"])])
+    return make_pipeline(columns, LogisticRegression()).fit(frame, ["stay", "leave", "stay", "leave"])
+
+
+def tensor(data: Any, *, name: str = "input", datatype: str = "FP64", shape: list[int] | None = None) -> dict[str, Any]:
+    if shape is None:
+        shape = list(np.shape(data))
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def infer_body(*inputs: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"inputs": list(inputs), **fields}
+
+
+def iris_body(rows: int = 1, start: int = 0, **fields: Any) -> dict[str, Any]:
+    return infer_body(tensor(IRIS[start : start + rows].tolist()), **fields)
+
+
+def loaded(estimator: Any) -> loading.LoadedModel:
+    return loading.LoadedModel(estimator, signature.describe(estimator), "0" * 64)
+
+
+class Served:
+    """An application with its parts, and a client that calls it without a network."""
+
+    def __init__(self, app: rest.App, batcher: batching.Batcher, registry: metrics.Metrics) -> None:
+        self.app = app
+        self.batcher = batcher
+        self.metrics = registry
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model")
+
+    async def infer(self, body: Any, path: str = "/v2/models/m/infer") -> httpx.Response:
+        return await self.client.post(path, json=body)
+
+    def counted(self) -> dict[str, int]:
+        """Requests by fault, as the metrics page shows them."""
+        return faults(self.metrics.render(["kedge_server_requests_total"]).decode())
+
+
+def faults(page: str) -> dict[str, int]:
+    return {
+        line.split('fault="')[1].split('"')[0]: int(line.rsplit(" ", 1)[1])
+        for line in page.splitlines()
+        if line.startswith("kedge_server_requests_total{")
+    }
+
+
+@contextlib.asynccontextmanager
+async def served(
+    estimator: Any,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    run: Callable[[batching.Run], batching.Run] = lambda run: run,
+) -> AsyncIterator[Served]:
+    """Serves `estimator` as model `m`, version `7`, inside this event loop."""
+    settings = Settings(model_name="m", model_path=Path("unused"), model_version="7", limits=limits)
+    registry = metrics.Metrics("m", (100.0,))
+    app = rest.App(settings, registry)
+    model = loaded(estimator)
+    batcher = batching.Batcher(
+        run(predicting.Predictor(model.estimator, model.signature).run),
+        max_batch_rows=limits.max_batch_rows,
+        max_queue_rows=limits.max_queue_rows,
+        timeout_seconds=limits.request_timeout_seconds,
+    )
+    registry.queue_rows = lambda: batcher.queued_rows
+    batcher.on_batch = registry.predicted
+    app.serve(model, batcher)
+    result = Served(app, batcher, registry)
+    try:
+        yield result
+    finally:
+        await result.client.aclose()
+        batcher.close()
+
+
+class Process:
+    """A real server process."""
+
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "kedge_server", "serve", "--host", "127.0.0.1", "--port", str(self.port),
+                "--model-name", "m", *arguments,
+            ],
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **(environment or {})},
+        )  # fmt: skip
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def wait_ready(self, timeout_seconds: float = 40.0) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.stderr()
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{self.url}/v2/health/ready").status_code == 200
+            return False
+
+        wait_until(ready, timeout_seconds)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def stderr(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def logs(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stderr().splitlines()]
+
+
+@contextlib.contextmanager
+def process(*arguments: str, ready: bool = True) -> Iterator[Process]:
+    server = Process(*arguments)
+    try:
+        if ready:
+            server.wait_ready()
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        if server.process.stderr is not None:
+            server.process.stderr.close()
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float = 20.0) -> None:
+    """Waits for a condition; its deadline is for a broken build only."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+
+
+async def wait_for(condition: Callable[[], bool], timeout_seconds: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_seconds):
+        while not condition():  # noqa: ASYNC110 - there is nothing to subscribe to
+            await asyncio.sleep(0.005)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge_server import batching, predicting, protocol
+from kedge_server.errors import ExpiredError, Fault, ModelError, OverloadedError
+from kedge_server.settings import Limits
+from tests.model_server import support
+
+
+class Gate:
+    """Holds the worker in its batch until told to go on, and remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.entered = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+
+    def around(self, run: batching.Run) -> batching.Run:
+        def gated(requests: Sequence[protocol.InferRequest]) -> list[predicting.Outcome]:
+            self.batches.append([r.rows.count for r in requests])
+            self.entered.release()
+            assert self.go_on.acquire(timeout=20)
+            return run(requests)
+
+        return gated
+
+
+def request(rows: int = 1, value: float = 0.0) -> protocol.InferRequest:
+    return protocol.InferRequest(None, protocol.Rows(rows, matrix=np.full((rows, 1), value)), ("predict",))
+
+
+def echo(requests: Sequence[protocol.InferRequest]) -> list[predicting.Outcome]:
+    return [[("predict", r.rows.matrix)] for r in requests if r.rows.matrix is not None]
+
+
+def make(run: batching.Run, **changes: Any) -> batching.Batcher:
+    options = {"max_batch_rows": 8, "max_queue_rows": 8, "timeout_seconds": 20.0} | changes
+    return batching.Batcher(run, **options)
+
+
+async def test_a_lone_request_starts_at_once() -> None:
+    batcher = make(echo)
+    outcome = await batcher.submit(request(value=3.0))
+    assert isinstance(outcome, list)
+    assert outcome[0][1].tolist() == [[3.0]]
+    assert batcher.idle
+    batcher.close()
+
+
+async def test_what_arrives_while_the_worker_is_busy_makes_the_next_batch() -> None:
+    gate = Gate()
+    batcher = make(gate.around(echo))
+    futures = [batcher.submit(request(value=float(i))) for i in range(6)]
+    assert batcher.queued_rows == 5
+    gate.go_on.release(2)
+    outcomes = await asyncio.gather(*futures)
+    assert gate.batches == [[1], [1, 1, 1, 1, 1]]
+    assert [o[0][1].item() for o in outcomes if isinstance(o, list)] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert batcher.queued_rows == 0
+    batcher.close()
+
+
+async def test_a_batch_stops_at_its_row_limit_and_a_larger_request_runs_alone() -> None:
+    gate = Gate()
+    batcher = make(gate.around(echo), max_queue_rows=100)
+    futures = [batcher.submit(request(rows)) for rows in (1, 5, 3, 1, 50, 2)]
+    gate.go_on.release(10)
+    await asyncio.gather(*futures)
+    assert gate.batches == [[1], [5, 3], [1], [50], [2]]
+    batcher.close()
+
+
+async def test_a_full_queue_refuses_with_the_time_to_come_back() -> None:
+    gate = Gate()
+    batcher = make(gate.around(echo), max_queue_rows=2)
+    futures = [batcher.submit(request()) for _ in range(3)]
+    with pytest.raises(OverloadedError) as refused:
+        batcher.submit(request())
+    assert 1 <= refused.value.retry_after_seconds <= 60
+    gate.go_on.release(10)
+    await asyncio.gather(*futures)
+    await batcher.submit(request())
+    batcher.close()
+
+
+async def test_a_request_ends_when_its_time_is_up_waiting_or_running() -> None:
+    now = [0.0]
+    gate = Gate()
+    batcher = make(gate.around(echo), timeout_seconds=5.0, clock=lambda: now[0])
+    running, waiting = batcher.submit(request()), batcher.submit(request())
+    now[0] = 4.9
+    batcher.expire()
+    assert not running.done()
+    assert not waiting.done()
+    now[0] = 5.0
+    batcher.expire()
+    assert isinstance(await running, ExpiredError)
+    assert isinstance(await waiting, OverloadedError)
+    assert batcher.queued_rows == 0
+    now[0] = 6.0
+    later = batcher.submit(request(value=9.0))
+    gate.go_on.release(10)
+    outcome = await later
+    assert isinstance(outcome, list)
+    batcher.close()
+
+
+class Picky:
+    """Raises on a negative number in its only feature; counts the calls."""
+
+    n_features_in_ = 1
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def predict(self, rows: Any) -> Any:
+        self.calls.append(len(rows))
+        if (np.asarray(rows) < 0).any():
+            raise KeyError("negative")
+        return rows[:, 0] * 2
+
+
+def predictor(model: Any) -> predicting.Predictor:
+    loaded = support.loaded(model)
+    return predicting.Predictor(loaded.estimator, loaded.signature)
+
+
+def test_one_bad_request_does_not_fail_its_neighbours() -> None:
+    model = Picky()
+    outcomes = predictor(model).run([request(value=1.0), request(value=-1.0), request(2, value=3.0)])
+    assert isinstance(outcomes[1], ModelError)
+    assert outcomes[1].fault is Fault.SERVER
+    assert [o[0][1].tolist() for o in outcomes if isinstance(o, list)] == [[2.0], [6.0, 6.0]]
+    assert model.calls == [4, 1, 1, 2]
+
+
+def test_requests_for_other_outputs_share_a_batch_without_mixing(iris: Any) -> None:
+    rows = support.IRIS[:3]
+    requests = [
+        protocol.InferRequest(None, protocol.Rows(1, matrix=rows[:1]), ("predict",)),
+        protocol.InferRequest(None, protocol.Rows(1, matrix=rows[1:2]), ("predict_proba",)),
+        protocol.InferRequest(None, protocol.Rows(1, matrix=rows[2:]), ("predict",)),
+    ]
+    outcomes = predictor(iris).run(requests)
+    assert [o[0][0] for o in outcomes if isinstance(o, list)] == ["predict", "predict_proba", "predict"]
+    assert isinstance(outcomes[1], list)
+    assert np.allclose(outcomes[1][0][1], iris.predict_proba(rows[1:2]))
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda rows: [1.0], lambda rows: 3.0, lambda rows: np.zeros(99)], ids=["list", "scalar", "too many"]
+)
+def test_an_answer_that_does_not_fit_the_rows_is_the_model_s_fault(answer: Callable[[Any], Any]) -> None:
+    class Liar:
+        n_features_in_ = 1
+
+        def predict(self, rows: Any) -> Any:
+            return answer(rows)
+
+    assert isinstance(predictor(Liar()).run([request(2)])[0], ModelError)
+
+
+async def test_probes_and_metrics_answer_while_the_worker_is_stuck(iris: Any) -> None:
+    gate = Gate()
+    limits = Limits(max_queue_rows=2)
+    async with support.served(iris, limits, run=gate.around) as server:
+        pending = [asyncio.create_task(server.infer(support.iris_body())) for _ in range(3)]
+        await support.wait_for(lambda: server.batcher.queued_rows == 2)
+        refused = await server.infer(support.iris_body())
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await server.client.get("/v2/health/ready")).status_code == 200
+        page = (await server.client.get("/metrics")).text
+        assert 'kedge_server_queue_rows{model="m"} 2' in page
+        gate.go_on.release(10)
+        assert [r.status_code for r in await asyncio.gather(*pending)] == [200] * 3
+        assert server.counted() == {"none": 3, "client": 0, "server": 0, "overload": 1}

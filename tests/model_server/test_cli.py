@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from kedge_server import cli, failures, serving
+from kedge_server.settings import Settings
+
+
+def test_a_failed_start_tells_its_reason_in_the_termination_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, model = tmp_path / "log", tmp_path / "model.skops"
+    log.touch()
+    model.write_bytes(pickle.dumps({}))
+    arguments = ["serve", "--model-name", "m", "--model-path", str(model), "--port", "0"]
+    assert cli.main([*arguments, "--host", "127.0.0.1", "--termination-log", str(log)]) == 1
+    lines = log.read_text().splitlines()
+    assert len(lines) == 1
+    written = json.loads(lines[0])
+    assert written["reason"] == failures.MODEL_FORMAT_REFUSED
+    assert "skops.io.dump" in written["message"]
+    assert lines[0] in capsys.readouterr().err
+
+
+def test_fetch_tells_its_reason_too(tmp_path: Path) -> None:
+    log, source = tmp_path / "log", tmp_path / "source"
+    log.touch()
+    source.write_bytes(b"x")
+    arguments = ["fetch", str(source), "--sha256", "0" * 64, "--out", str(tmp_path / "out")]
+    assert cli.main([*arguments, "--termination-log", str(log)]) == 1
+    assert json.loads(log.read_text())["reason"] == failures.MODEL_DIGEST_MISMATCH
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_termination_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    assert not failures.report(failures.StartFailure("Reason", "message"), tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_termination_message_fits_what_kubernetes_keeps() -> None:
+    assert len(failures.StartFailure("Reason", "word " * 5000).to_json()) < 4096
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Settings:
+    seen: list[Settings] = []
+    monkeypatch.setattr(serving, "run", lambda given: seen.append(given) or 0)
+    assert cli.main(["serve", *arguments]) == 0
+    return seen[0]
+
+
+def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "MODEL_NAME": "churn",
+        "MODEL_PATH": "/m",
+        "PORT": "9",
+        "LATENCY_THRESHOLD_MS": "100, 2.5",
+        "TRUSTED_TYPE": "a.B",
+        "MAX_BATCH_ROWS": "7",
+        "DRAIN_SECONDS": "0",
+    }.items():
+        monkeypatch.setenv(f"KEDGE_SERVER_{name}", value)
+    given = settings(monkeypatch, "--port", "10", "--trusted-type", "c.D", "--trusted-type", "e.F")
+    assert (given.model_name, given.model_path, given.port) == ("churn", Path("/m"), 10)
+    assert given.latency_thresholds_ms == (100.0, 2.5)
+    assert given.trusted_types == ("c.D", "e.F")
+    assert (given.limits.max_batch_rows, given.drain_seconds) == (7, 0.0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model-name", "a/b"],
+        ["--sha256", "abc"],
+        ["--port", "70000"],
+        ["--max-batch-rows", "0"],
+        ["--latency-threshold-ms", "-1"],
+        ["--request-timeout-seconds", "inf"],
+        ["--log-level", "loud"],
+    ],
+)
+def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["serve", "--model-name", "m", "--model-path", "/m", *arguments])
+    assert caught.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_said_to_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from kedge_server import sockets
+
+    with sockets.bind("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ["--model-name", "m", "--model-path", str(tmp_path / "m"), "--host", "127.0.0.1", "--port", port]
+        assert cli.main(["serve", *arguments]) == 1
+    assert "in use" in capsys.readouterr().err

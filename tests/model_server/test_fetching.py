@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kedge_server import failures, fetching
+
+CONTENT = b"model" * 1000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+URI = "https://user:secret@models.example/churn.skops?signature=secret"
+
+
+def fetch(
+    out: Path,
+    answer: Callable[[httpx.Request], httpx.Response],
+    sha256: str | None = DIGEST,
+    timeout_seconds: float = 60.0,
+    max_bytes: int = 1 << 20,
+) -> str:
+    return fetching.fetch(
+        URI,
+        out,
+        sha256,
+        timeout_seconds=timeout_seconds,
+        max_bytes=max_bytes,
+        transport=httpx.MockTransport(answer),
+        sleep=lambda seconds: None,
+    )
+
+
+def failure(out: Path, answer: Callable[[httpx.Request], httpx.Response], **options: float) -> failures.StartFailure:
+    with pytest.raises(failures.StartFailure) as caught:
+        fetch(out, answer, **options)  # type: ignore[arg-type]
+    assert "secret" not in caught.value.message
+    assert list(out.parent.iterdir()) == []
+    return caught.value
+
+
+def ok(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, content=CONTENT)
+
+
+def test_the_file_appears_whole_and_verified(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "model.skops"
+    assert fetch(out, ok) == DIGEST
+    assert out.read_bytes() == CONTENT
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_second_run_finds_the_work_done(tmp_path: Path) -> None:
+    out = tmp_path / "model.skops"
+    fetch(out, ok)
+    assert fetch(out, lambda _: pytest.fail("it was fetched again")) == DIGEST
+
+
+def test_a_file_with_another_digest_is_never_left_behind(tmp_path: Path) -> None:
+    result = failure(tmp_path / "model.skops", lambda _: httpx.Response(200, content=b"other"))
+    assert result.reason == failures.MODEL_DIGEST_MISMATCH
+
+
+def test_a_wrong_file_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "model.skops"
+    out.write_bytes(b"before")
+    with pytest.raises(failures.StartFailure):
+        fetch(out, lambda _: httpx.Response(200, content=b"other"))
+    assert out.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, 3), (429, 3)])
+def test_what_may_pass_is_tried_again_and_what_may_not_is_not(tmp_path: Path, status: int, tries: int) -> None:
+    seen: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(status)
+        return httpx.Response(status) if len(seen) < 3 else ok(request)
+
+    out = tmp_path / "model.skops"
+    if tries == 1:
+        assert str(status) in failure(out, answer).message
+    else:
+        assert fetch(out, answer) == DIGEST
+    assert len(seen) == tries
+
+
+def test_a_download_that_breaks_off_starts_anew(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def broken() -> Iterator[bytes]:
+        yield CONTENT[:100]
+        raise httpx.ReadError("connection reset")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        return httpx.Response(200, content=broken()) if len(tries) == 1 else ok(request)
+
+    assert fetch(tmp_path / "model.skops", answer) == DIGEST
+    assert len(tries) == 2
+
+
+def test_gives_up_when_the_time_is_up(tmp_path: Path) -> None:
+    result = failure(tmp_path / "model.skops", lambda _: httpx.Response(503), timeout_seconds=0.2)
+    assert result.reason == failures.MODEL_FETCH_FAILED
+    assert "503" in result.message
+
+
+def test_a_file_larger_than_allowed_is_refused(tmp_path: Path) -> None:
+    assert "100 bytes" in failure(tmp_path / "model.skops", ok, max_bytes=100).message
+
+
+def test_follows_a_redirect_but_not_in_circles(tmp_path: Path) -> None:
+    def once(request: httpx.Request) -> httpx.Response:
+        return ok(request) if request.url.path == "/b" else httpx.Response(302, headers={"location": "/b"})
+
+    assert fetch(tmp_path / "model.skops", once) == DIGEST
+    (tmp_path / "model.skops").unlink()
+    result = failure(tmp_path / "model.skops", lambda _: httpx.Response(302, headers={"location": "/b"}))
+    assert "redirects" in result.message
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_copies_a_local_file(tmp_path: Path, prefix: str) -> None:
+    source, out = tmp_path / "a file", tmp_path / "out"
+    source.write_bytes(CONTENT)
+    assert fetching.fetch(f"{prefix}{source}", out, DIGEST) == DIGEST
+    assert out.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("uri", ["/no/such/file", "ftp://host/file", "http://"])
+def test_a_place_that_cannot_be_read_is_named(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(failures.StartFailure) as caught:
+        fetching.fetch(uri, tmp_path / "out", DIGEST, timeout_seconds=0.1)
+    assert caught.value.reason == failures.MODEL_FETCH_FAILED
+    assert uri.split(":")[0] in caught.value.message
