@@ -74,13 +74,28 @@ def add(spread: Spread, bad: float, total: float) -> Spread:
     )
 
 
-def design_effect(spread: Spread) -> float:
-    """Return by what counts are to be divided: at least 1, at most `LARGEST`; 1 until spread has been seen."""
+def design_effect(spread: Spread, *, poll_size: float | None = None) -> float:
+    """Return by what counts are to be divided: at least 1, at most `LARGEST`; 1 until spread has been seen.
+
+    Args:
+        spread: What is remembered of stable's polls.
+        poll_size: Mean requests in a poll of what is to be judged. Where whole polls fail together, the effect
+            grows with the poll as 1 + (n - 1) rho, so polls larger than stable's need a larger one. It is never
+            made smaller for smaller polls: clients that send a few requests each give the same effect to all.
+
+    Raises:
+        ValueError: `poll_size` is negative, NaN or infinite.
+    """
+    if poll_size is not None:
+        checks.number(poll_size, "poll_size", low=0.0)
     if spread.polls <= 1.0 or not 0.0 < spread.bad < spread.total:
         return 1.0
     fraction = spread.bad / spread.total
     # The sum over polls of (bad - total * fraction)**2 / total, without keeping the polls.
     between = max(0.0, spread.squares - spread.bad * fraction)
     dispersion = between / (fraction * (1.0 - fraction))
-    estimate = (dispersion + PRIOR_POLLS) / (spread.polls - 1.0 + PRIOR_POLLS)
-    return min(LARGEST, max(1.0, estimate)) if math.isfinite(estimate) else LARGEST
+    estimate = max(1.0, (dispersion + PRIOR_POLLS) / (spread.polls - 1.0 + PRIOR_POLLS))
+    stable_size = spread.total / spread.polls
+    if poll_size is not None and stable_size > 1.0 and poll_size > stable_size:
+        estimate = 1.0 + (estimate - 1.0) * (poll_size - 1.0) / (stable_size - 1.0)
+    return min(LARGEST, estimate) if math.isfinite(estimate) else LARGEST

@@ -101,6 +101,18 @@ def test_bursts_are_measured(true_effect: float) -> None:
     assert 0.75 * true_effect < np.median(estimates) < 1.25 * true_effect
 
 
+def test_larger_polls_need_a_larger_effect_and_smaller_ones_no_smaller() -> None:
+    spread = _spread([(0, 100), (12, 100), (3, 100), (15, 100), (0, 100)] * 20)
+    own = design_effect.design_effect(spread)
+
+    assert design_effect.design_effect(spread, poll_size=10) == own
+    assert design_effect.design_effect(spread, poll_size=100) == own
+    assert design_effect.design_effect(spread, poll_size=298) == pytest.approx(1 + 3 * (own - 1))
+    assert design_effect.design_effect(spread, poll_size=1e12) == design_effect.LARGEST
+    with pytest.raises(ValueError, match="poll_size"):
+        design_effect.design_effect(spread, poll_size=math.nan)
+
+
 def test_an_incident_is_forgotten() -> None:
     spread = _spread([(2, 200)] * 50 + [(200, 200)] * 3)
     after = design_effect.design_effect(spread)
