@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import skops.io
-
 from tests.model_server import support
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kedge_server import batching, loading, metrics, predicting, rest, signature
+from kedge_server import batching, cli, loading, metrics, predicting, rest, signature
 from kedge_server.settings import Limits, Settings
 
 DIGITS, DIGIT_LABELS = load_digits(return_X_y=True)
@@ -114,55 +115,67 @@ async def served(
         batcher.close()
 
 
-class Process:
-    """A real server process."""
+# Children are forked from a process that has done the imports, which take longer than
+# all that a test wants to see.
+_FORK_SERVER = multiprocessing.get_context("forkserver")
+_FORK_SERVER.set_forkserver_preload(["kedge_server.serving", __name__])
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+
+def _run(arguments: list[str], stderr: str) -> None:
+    with Path(stderr).open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - it is the process's own
+    sys.exit(cli.main(arguments))
+
+
+class Process:
+    """A server in a process of its own, with real sockets and signals."""
+
+    def __init__(self, stderr: Path, *arguments: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "kedge_server", "serve", "--host", "127.0.0.1", "--port", str(self.port),
-                "--model-name", "m", *arguments,
-            ],
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **(environment or {})},
-        )  # fmt: skip
         self.url = f"http://127.0.0.1:{self.port}"
+        self._stderr = stderr
+        options = ["serve", "--host", "127.0.0.1", "--port", str(self.port), "--model-name", "m", *arguments]
+        self.process = _FORK_SERVER.Process(target=_run, args=(options, str(stderr)), daemon=True)
+        self.process.start()
 
-    def wait_ready(self, timeout_seconds: float = 40.0) -> None:
+    def wait_ready(self) -> None:
         def ready() -> bool:
-            assert self.process.poll() is None, self.stderr()
+            assert self.process.is_alive(), self._stderr.read_text()
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(f"{self.url}/v2/health/ready").status_code == 200
             return False
 
-        wait_until(ready, timeout_seconds)
+        wait_until(ready)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
     def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
-    def stderr(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read().decode()
+    def wait_exit(self) -> int | None:
+        self.process.join(timeout=30)
+        return self.process.exitcode
 
     def logs(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stderr().splitlines()]
+        return [json.loads(line) for line in self._stderr.read_text().splitlines()]
 
 
 @contextlib.contextmanager
 def process(*arguments: str, ready: bool = True) -> Iterator[Process]:
-    server = Process(*arguments)
-    try:
-        if ready:
-            server.wait_ready()
-        yield server
-    finally:
-        server.process.kill()
-        server.process.wait()
-        if server.process.stderr is not None:
-            server.process.stderr.close()
+    with tempfile.TemporaryDirectory() as folder:
+        server = Process(Path(folder) / "stderr", *arguments)
+        try:
+            if ready:
+                server.wait_ready()
+            yield server
+        finally:
+            server.process.kill()
+            server.process.join()
 
 
 def wait_until(condition: Callable[[], bool], timeout_seconds: float = 20.0) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.model_server import support
 
 from kedge_server import batching, predicting, protocol
 from kedge_server.errors import ExpiredError, Fault, ModelError, OverloadedError
 from kedge_server.settings import Limits
-from tests.model_server import support
 
 
 class Gate:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge_server import cli, failures, serving
+from kedge_server import cli, failures, serving, sockets
 from kedge_server.settings import Settings
 
 
@@ -47,7 +47,12 @@ def test_a_termination_message_fits_what_kubernetes_keeps() -> None:
 
 def settings(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Settings:
     seen: list[Settings] = []
-    monkeypatch.setattr(serving, "run", lambda given: seen.append(given) or 0)
+
+    def run(given: Settings) -> int:
+        seen.append(given)
+        return 0
+
+    monkeypatch.setattr(serving, "run", run)
     assert cli.main(["serve", *arguments]) == 0
     return seen[0]
 
@@ -92,8 +97,6 @@ def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFix
 
 
 def test_a_port_that_is_taken_is_said_to_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from kedge_server import sockets
-
     with sockets.bind("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         arguments = ["--model-name", "m", "--model-path", str(tmp_path / "m"), "--host", "127.0.0.1", "--port", port]

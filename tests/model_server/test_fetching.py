@@ -134,4 +134,4 @@ def test_a_place_that_cannot_be_read_is_named(tmp_path: Path, uri: str) -> None:
     with pytest.raises(failures.StartFailure) as caught:
         fetching.fetch(uri, tmp_path / "out", DIGEST, timeout_seconds=0.1)
     assert caught.value.reason == failures.MODEL_FETCH_FAILED
-    assert uri.split(":")[0] in caught.value.message
+    assert uri.split(":", maxsplit=1)[0] in caught.value.message

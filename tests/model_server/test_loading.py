@@ -9,8 +9,8 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-import skops.io
 import sklearn
+import skops.io
 from sklearn.ensemble import (
     ExtraTreesRegressor,
     GradientBoostingClassifier,
@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from tests.model_server import support
 
 from kedge_server import failures, loading, predicting, serving, signature, trees
-from tests.model_server import support
 
 
 def refused(path: Path, *arguments: Any) -> failures.StartFailure:
@@ -101,7 +101,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, iris_file:
     assert "expand" in failure.message
 
 
-class Custom(LogisticRegression):
+class Custom(LogisticRegression):  # type: ignore[misc]
     """A type that skops has no reason to trust."""
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
-
 from tests.model_server import support
 
 BODY = orjson.dumps(support.iris_body())
@@ -96,7 +95,7 @@ def test_sigterm_under_load_loses_no_request(server: support.Process, *, keep_al
     load = Load(server.port, 8, keep_alive=keep_alive)
     support.wait_until(lambda: load.answered > 50)
     server.terminate()
-    assert server.process.wait(timeout=30) == 0
+    assert server.wait_exit() == 0
     load.join()
     assert load.lost == []
     assert load.closed_by_server > 0
@@ -109,7 +108,7 @@ def test_sigterm_makes_it_unready_at_once_and_it_goes_on_serving(server: support
         support.wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
         response = client.post("/v2/models/m/infer", content=BODY)
         assert (response.status_code, response.headers["connection"]) == (200, "close")
-    assert server.process.wait(timeout=20) == 0
+    assert server.wait_exit() == 0
 
 
 def test_an_idle_connection_is_closed_cleanly_after_the_drain(server: support.Process) -> None:
@@ -118,15 +117,15 @@ def test_an_idle_connection_is_closed_cleanly_after_the_drain(server: support.Pr
         assert _read_answer(idle)[1] == 200
         server.terminate()
         assert idle.recv(100) == b""
-    assert server.process.wait(timeout=20) == 0
+    assert server.wait_exit() == 0
 
 
 def test_a_second_signal_ends_the_drain(iris_file: Path) -> None:
     with support.process("--model-path", str(iris_file), "--drain-seconds", "600") as server:
         server.terminate()
         support.wait_until(lambda: httpx.get(f"{server.url}/v2/health/ready").status_code == 503)
-        server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(timeout=20) == 0
+        server.send_signal(signal.SIGINT)
+        assert server.wait_exit() == 0
 
 
 def test_a_request_that_began_before_the_drain_s_end_is_finished(server: support.Process) -> None:
@@ -138,7 +137,7 @@ def test_a_request_that_began_before_the_drain_s_end_is_finished(server: support
         head, status = _read_answer(slow)
         assert status == 200
         assert b"connection: close" in head
-    assert server.process.wait(timeout=20) == 0
+    assert server.wait_exit() == 0
 
 
 def _refuses(port: int) -> bool:
@@ -225,7 +224,7 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_its_reason(tmp_path
     log.touch()
     arguments = ("--model-path", str(iris_file), "--sha256", "0" * 64, "--termination-log", str(log))
     with support.process(*arguments, ready=False) as server:
-        assert server.process.wait(timeout=30) == 1
+        assert server.wait_exit() == 1
         assert json.loads(log.read_text())["reason"] == "ModelDigestMismatch"
 
 
@@ -243,7 +242,7 @@ def test_answers_many_clients_at_once_and_counts_each_once(server: support.Proce
 
 def test_logs_are_json_and_say_what_is_served(server: support.Process) -> None:
     server.terminate()
-    server.process.wait(timeout=20)
+    server.wait_exit()
     messages = {entry["message"]: entry for entry in server.logs()}
     assert {"listening", "ready", "stopping", "drained"} <= messages.keys()
     assert messages["ready"]["model"] == "m"

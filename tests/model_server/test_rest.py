@@ -10,10 +10,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-
-from kedge_server.settings import Limits
 from tests.model_server import support
 from tests.model_server.support import infer_body, iris_body, tensor
+
+from kedge_server.settings import Limits
 
 AGES = tensor([20.0, 50.0], name="age")
 CITIES = tensor(["Oslo", "Rome"], name="city", datatype="BYTES")
