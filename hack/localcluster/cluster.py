@@ -61,22 +61,31 @@ def configuration_key(where: paths.Paths) -> str:
     return hashlib.sha256(configuration_file(where).read_bytes()).hexdigest()
 
 
-def environment(
-    where: paths.Paths, daemon: docker.Docker, base: Mapping[str, str]
-) -> dict[str, str]:
-    """The environment in which this cluster is what kubectl, helm and kind talk to."""
-    added = added_environment(where, daemon, base)
-    return {**base, **added}
-
-
 def added_environment(
     where: paths.Paths, daemon: docker.Docker | None, base: Mapping[str, str]
 ) -> dict[str, str]:
+    """The variables that make this cluster what kubectl, helm and kind talk to."""
     own = machine.path_without(where.bin, base)
     added = {"KUBECONFIG": str(where.kubeconfig), "PATH": f"{where.bin}{os.pathsep}{own}"}
     if daemon is not None and daemon.is_own and daemon.host is not None:
         added[docker.HOST_VARIABLE] = daemon.host
     return added
+
+
+def environment(where: paths.Paths, daemon: docker.Docker | None) -> dict[str, str]:
+    return {**os.environ, **added_environment(where, daemon, os.environ)}
+
+
+def remove(where: paths.Paths, daemon: docker.Docker, console: progress.Console) -> None:
+    """Deletes this checkout's cluster, which is one container with its volumes.
+
+    Needs no kind, so that it also works after a set-up that never came so far.
+    """
+    if daemon.has_container(where.node_name):
+        with console.step(f"deleting the cluster {where.cluster_name}"):
+            daemon.run(console, "rm", "--force", "--volumes", where.node_name)
+    for left in (where.kubeconfig, where.cluster_record, where.image_record):
+        left.unlink(missing_ok=True)
 
 
 class Cluster:
@@ -88,7 +97,7 @@ class Cluster:
         self._where = where
         self._console = console
         self._daemon = daemon
-        self.environment = environment(where, daemon, os.environ)
+        self.environment = environment(where, daemon)
 
     def exists(self) -> bool:
         return self._daemon.has_container(self._where.node_name)
@@ -143,15 +152,6 @@ class Cluster:
                     f"the cluster was not ready after {READY_SECONDS} s; "
                     f"the end of {self._console.log}:\n{said}"
                 )
-
-    def delete(self) -> None:
-        self._kind("delete", "cluster")
-        for left in (
-            self._where.kubeconfig,
-            self._where.cluster_record,
-            self._where.image_record,
-        ):
-            left.unlink(missing_ok=True)
 
     def _kind(self, *words: str) -> None:
         self._console.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 import shutil
 from collections.abc import Mapping
 
@@ -24,12 +25,15 @@ class Docker:
     program: str
     host: str | None = None
     is_own: bool = False
+    classic_builder: bool = False
 
     def environment(self) -> dict[str, str]:
         environment = dict(os.environ)
         if self.host is not None:
             environment[HOST_VARIABLE] = self.host
             environment.pop("DOCKER_CONTEXT", None)
+        if self.classic_builder:
+            environment["DOCKER_BUILDKIT"] = "0"
         return environment
 
     def command(self, *words: str) -> list[str]:
@@ -43,8 +47,15 @@ class Docker:
     def lines(self, *words: str) -> list[str]:
         return (self.output(*words) or "").split()
 
-    def run(self, console: progress.Console, *words: str) -> None:
-        console.run(self.command(*words), environment=self.environment())
+    def run(
+        self,
+        console: progress.Console,
+        *words: str,
+        standard_input: pathlib.Path = pathlib.Path(os.devnull),
+    ) -> None:
+        console.run(
+            self.command(*words), environment=self.environment(), standard_input=standard_input
+        )
 
     def answers(self) -> bool:
         return bool(self.output("version", "--format", "{{.Server.Version}}", timeout_seconds=5))

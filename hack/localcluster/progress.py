@@ -47,6 +47,7 @@ class Console:
         *,
         environment: Mapping[str, str] | None = None,
         folder: pathlib.Path | None = None,
+        standard_input: pathlib.Path = pathlib.Path(os.devnull),
         timeout_seconds: float | None = None,
     ) -> None:
         """Runs a command with its output in the log.
@@ -54,7 +55,7 @@ class Console:
         Raises:
             errors.CommandError: it could not be started, failed or ran out of time.
         """
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, standard_input.open("rb") as given:
             log.write(f"$ {shlex.join(os.fspath(word) for word in command)}\n".encode())
             log.flush()
             try:
@@ -62,7 +63,7 @@ class Console:
                     command,
                     env=environment,
                     cwd=folder,
-                    stdin=subprocess.DEVNULL,
+                    stdin=given,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     timeout=timeout_seconds,
