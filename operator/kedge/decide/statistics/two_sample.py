@@ -194,7 +194,7 @@ def _log_e_variable(
     c: float, s: float, candidate: tuple[float, float], stable: tuple[float, float], tolerance: float
 ) -> float:
     """Return the log likelihood ratio of (c, s) to the nearest pair in the null, on one block."""
-    s0 = _nearest_in_null(c, s, candidate[1], stable[1], tolerance)
+    s0 = nearest_in_null(c, s, candidate[1], stable[1], tolerance)
     c0 = s0 + tolerance
     return _log_ratio(*candidate, c, c0) + _log_ratio(*stable, s, s0)
 
@@ -203,7 +203,7 @@ def _log_ratio(bad: float, total: float, alternative: float, null: float) -> flo
     return bad * math.log(alternative / null) + (total - bad) * math.log((1.0 - alternative) / (1.0 - null))
 
 
-def _nearest_in_null(c: float, s: float, candidate_total: float, stable_total: float, tolerance: float) -> float:
+def nearest_in_null(c: float, s: float, candidate_total: float, stable_total: float, tolerance: float) -> float:
     """Return stable's fraction in the pair (x + tolerance, x) that is nearest to (c, s).
 
     The divergence is convex in x, with its minimum where

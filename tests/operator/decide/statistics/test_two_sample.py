@@ -137,7 +137,7 @@ def test_the_nearest_null_minimises_the_divergence(tolerance: float, c_total: fl
         arms = ((c_total, c, x + tolerance), (s_total, s, x))
         return sum(n * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))) for n, p, q in arms)
 
-    found = two_sample._nearest_in_null(c, s, c_total, s_total, tolerance)
+    found = two_sample.nearest_in_null(c, s, c_total, s_total, tolerance)
     best = optimize.minimize_scalar(divergence, bounds=(s, c - tolerance), method="bounded", options={"xatol": 1e-12})
 
     assert divergence(found) <= best.fun + 1e-9
