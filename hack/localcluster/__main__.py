@@ -4,9 +4,7 @@ import sys
 
 if sys.version_info < (3, 11):
     sys.exit(
-        "Python 3.11 or newer is missing (this is {}.{}): run this with a newer python3.".format(
-            *sys.version_info[:2]
-        )
+        "Python 3.11 or newer is missing (this is {}.{}): run this with a newer python3.".format(*sys.version_info[:2])
     )
 
 from hack.localcluster import cli

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-import tempfile
 
 from hack.localcluster import content, docker, locks, machine, paths, progress, rootfs
 
@@ -53,9 +52,9 @@ def ensure(where: paths.Paths, console: progress.Console, daemon: docker.Docker)
 
 
 def _build(where: paths.Paths, console: progress.Console) -> None:
-    with tempfile.TemporaryDirectory(prefix="base-", dir=where.cache) as temporary:
-        root = pathlib.Path(temporary) / "root"
-        rootfs.bootstrap(console, root, PACKAGES)
+    with locks.scratch_folder(where.cache / "base") as temporary:
+        root = temporary / "root"
+        rootfs.bootstrap(where, console, root, PACKAGES)
         if certificates := host_certificates():
             (root / CERTIFICATES).write_bytes(certificates)
         (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")

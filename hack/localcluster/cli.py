@@ -18,6 +18,7 @@ from hack.localcluster import (
     images,
     locks,
     machine,
+    node_image,
     paths,
     progress,
     purging,
@@ -42,12 +43,19 @@ def up(where: paths.Paths, console: progress.Console) -> None:
             wanted = cluster.Cluster(where, console, found)
             if wanted.exists():
                 if _is_usable(where, wanted):
-                    console.say(f"cluster {where.cluster_name} is ready")
+                    _say_ready(where, console)
                     return
                 console.say("the cluster is broken or out of date")
                 cluster.remove(where, found, console)
             wanted.create(cluster.choose_image(where, console, found, _facts(where)))
+    _say_ready(where, console)
+
+
+def _say_ready(where: paths.Paths, console: progress.Console) -> None:
     console.say(f"cluster {where.cluster_name} is ready")
+    record = cluster.read_record(where)
+    if record is not None and record.node_image not in (node_image.PULLED, node_image.reference()):
+        console.say("the node image's recipe has changed since: `down` and `up` makes it anew")
 
 
 def _is_usable(where: paths.Paths, wanted: cluster.Cluster) -> bool:
@@ -75,9 +83,7 @@ def load_images(where: paths.Paths, console: progress.Console) -> None:
 def _running_cluster(where: paths.Paths, console: progress.Console) -> docker.Docker:
     found = daemon.find(where)
     if found is None or not cluster.Cluster(where, console, found).is_running():
-        raise errors.LocalClusterError(
-            "the cluster does not run: start it with `python3 -m hack.localcluster up`."
-        )
+        raise errors.LocalClusterError("the cluster does not run: start it with `python3 -m hack.localcluster up`.")
     return found
 
 
@@ -114,7 +120,9 @@ def status(where: paths.Paths, _console: progress.Console) -> None:
 def environment_lines(where: paths.Paths) -> str:
     """Shell lines that a person evaluates to talk to this checkout's cluster."""
     added = cluster.added_environment(where, daemon.find(where), os.environ)
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in added.items())
+    added.pop("PATH")
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in added.items()]
+    return "\n".join([*lines, f'export PATH={shlex.quote(str(where.bin))}:"$PATH"'])
 
 
 def execute(where: paths.Paths, command: Sequence[str]) -> int:
@@ -142,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in COMMANDS.items():
         commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    text = "print `export` lines: eval \"$(python3 -m hack.localcluster env)\""
+    text = 'print `export` lines: eval "$(python3 -m hack.localcluster env)"'
     commands.add_parser("env", help=text, description=text)
     text = "run a command with the cluster's KUBECONFIG, DOCKER_HOST and PATH"
     run = commands.add_parser("exec", help=text, description=text)

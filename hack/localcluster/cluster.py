@@ -17,14 +17,16 @@ from typing import IO
 from hack.localcluster import (
     docker,
     errors,
+    ledger,
     locks,
     machine,
     node_image,
-    packages,
     paths,
     progress,
 )
 
+PREFIX = "kedge-"
+NETWORK = "kind"
 ANSWER_SECONDS = 4.0
 READY_SECONDS = 180
 SERVE_SECONDS = 60
@@ -61,9 +63,7 @@ def configuration_key(where: paths.Paths) -> str:
     return hashlib.sha256(configuration_file(where).read_bytes()).hexdigest()
 
 
-def added_environment(
-    where: paths.Paths, daemon: docker.Docker | None, base: Mapping[str, str]
-) -> dict[str, str]:
+def added_environment(where: paths.Paths, daemon: docker.Docker | None, base: Mapping[str, str]) -> dict[str, str]:
     """The variables that make this cluster what kubectl, helm and kind talk to."""
     own = machine.path_without(where.bin, base)
     added = {"KUBECONFIG": str(where.kubeconfig), "PATH": f"{where.bin}{os.pathsep}{own}"}
@@ -91,9 +91,7 @@ def remove(where: paths.Paths, daemon: docker.Docker, console: progress.Console)
 class Cluster:
     """Runs kind and kubectl for one checkout."""
 
-    def __init__(
-        self, where: paths.Paths, console: progress.Console, daemon: docker.Docker
-    ) -> None:
+    def __init__(self, where: paths.Paths, console: progress.Console, daemon: docker.Docker) -> None:
         self._where = where
         self._console = console
         self._daemon = daemon
@@ -106,9 +104,7 @@ class Cluster:
         return self._daemon.is_running(self._where.node_name)
 
     def kubectl(self, *words: str, timeout_seconds: float = 20) -> str | None:
-        return progress.output_of(
-            ["kubectl", *words], environment=self.environment, timeout_seconds=timeout_seconds
-        )
+        return progress.output_of(["kubectl", *words], environment=self.environment, timeout_seconds=timeout_seconds)
 
     def is_ready(self) -> bool:
         """Whether the node is Ready and the cluster's DNS is served."""
@@ -142,6 +138,8 @@ class Cluster:
             errors.LocalClusterError: it did not become ready; its container is kept to look at.
         """
         with self._console.step("creating the kind cluster", "about 40 s"):
+            if self._daemon.output("network", "inspect", NETWORK) is None:
+                ledger.note(self._where, ledger.NETWORK, [NETWORK])
             words = ("--image", image, "--config", str(configuration_file(self._where)))
             self._kind("create", "cluster", *words, "--retain")
             Record(image, configuration_key(self._where)).write(self._where)
@@ -149,8 +147,7 @@ class Cluster:
                 self._log_state()
                 said = progress.last_lines(self._console.log.read_text(errors="replace"))
                 raise errors.LocalClusterError(
-                    f"the cluster was not ready after {READY_SECONDS} s; "
-                    f"the end of {self._console.log}:\n{said}"
+                    f"the cluster was not ready after {READY_SECONDS} s; the end of {self._console.log}:\n{said}"
                 )
 
     def _kind(self, *words: str) -> None:
@@ -175,17 +172,17 @@ class Cluster:
                 continue
 
 
-def choose_image(
-    where: paths.Paths, console: progress.Console, daemon: docker.Docker, facts: machine.Facts
-) -> str:
+def choose_image(where: paths.Paths, console: progress.Console, daemon: docker.Docker, facts: machine.Facts) -> str:
     """The node image to use: one that Docker has, else a pulled one, else one built here."""
     if daemon.has_image(node_image.reference()):
         return node_image.reference()
-    if daemon.has_image(node_image.PULLED) or _pull(console, daemon, node_image.PULLED):
+    if daemon.has_image(node_image.PULLED):
+        return node_image.PULLED
+    if _pull(console, daemon, node_image.PULLED):
+        ledger.note(where, ledger.IMAGE, [node_image.PULLED])
         return node_image.PULLED
     machine.require_build(facts)
     console.say("no image registry answers: the node image is built from source")
-    packages.ensure(console, {"unshare": "util-linux"})
     return node_image.ensure(where, console, daemon)
 
 

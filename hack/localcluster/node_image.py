@@ -11,7 +11,6 @@ import json
 import pathlib
 import re
 import shutil
-import tempfile
 
 from hack.localcluster import (
     content,
@@ -28,10 +27,7 @@ from hack.localcluster import (
 
 NODE = pathlib.Path(__file__).parent / "node"
 KIND_MODULE = "sigs.k8s.io/kind"
-PULLED = (
-    "kindest/node:v1.34.11"
-    "@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d"
-)
+PULLED = "kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "containerd", "runc", "containernetworking-plugins"),
     *("conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod"),
@@ -82,22 +78,19 @@ def ensure(where: paths.Paths, console: progress.Console, daemon: docker.Docker)
 def _build(where: paths.Paths, console: progress.Console) -> None:
     machine.require_space(where.cache)
     programs = [
-        file
-        for module, hint in HINTS.items()
-        for file in gobuild.build(where, console, module, hint).iterdir()
+        file for module, hint in HINTS.items() for file in gobuild.build(where, console, module, hint).iterdir()
     ]
     by_name = {file.name: file for file in programs}
-    where.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="node-", dir=where.cache) as temporary:
-        root = pathlib.Path(temporary) / "root"
+    with locks.scratch_folder(where.cache / "node") as temporary:
+        root = temporary / "root"
         with console.step("installing the node's Debian system", "about 1 min"):
-            rootfs.bootstrap(console, root, PACKAGES)
+            rootfs.bootstrap(where, console, root, PACKAGES)
         with console.step("assembling the node image"):
             _copy_static_files(gobuild.sources(where, console, "kind", KIND_MODULE), root)
             for name in NODE_PROGRAMS:
                 shutil.copy(by_name[name], root / "usr/bin" / name)
             _configure(root)
-            _import_system_images(console, root, by_name, pathlib.Path(temporary))
+            _import_system_images(console, root, by_name, temporary)
             rootfs.archive(console, root, packed(where))
     gobuild.discard_build_files(where)
 
@@ -151,9 +144,7 @@ def _configure(root: pathlib.Path) -> None:
     # Lowering a process' OOM score needs CAP_SYS_RESOURCE, which not every machine can give.
     config = root / "etc/containerd/config.toml"
     text = config.read_text()
-    config.write_text(
-        text.replace("restrict_oom_score_adj = false", "restrict_oom_score_adj = true")
-    )
+    config.write_text(text.replace("restrict_oom_score_adj = false", "restrict_oom_score_adj = true"))
 
     specification = json.loads(rootfs.execute(root, "ctr", "oci", "spec"))
     specification["process"].pop("rlimits", None)
@@ -213,16 +204,13 @@ def _import_system_images(
     programs: dict[str, pathlib.Path],
     scratch: pathlib.Path,
 ) -> None:
-    listed = rootfs.execute(
-        root, "kubeadm", "config", "images", "list", f"--kubernetes-version={gobuild.KUBERNETES}"
-    )
+    listed = rootfs.execute(root, "kubeadm", "config", "images", "list", f"--kubernetes-version={gobuild.KUBERNETES}")
     pause = sandbox_image((root / "etc/containerd/config.toml").read_text())
     architecture = rootfs.execute(root, "dpkg", "--print-architecture").strip()
     images = system_images(listed.split(), pause, programs, _iptables_files(root))
     bundle = root / "system-images.tar"
     oci.write(bundle, images, architecture, scratch)
-    namespaces = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"]
-    console.run([*namespaces, "sh", NODE / "import-images.sh", root, f"/{bundle.name}"])
+    console.run([*rootfs.ISOLATED, "sh", NODE / "import-images.sh", root, f"/{bundle.name}"])
     bundle.unlink()
     known = console.log.read_text(errors="replace")
     missing = [image.reference for image in images if image.reference not in known]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 
-from hack.localcluster import machine, progress
+from hack.localcluster import ledger, machine, paths, progress
 
 
-def ensure(console: progress.Console, programs: dict[str, str]) -> None:
+def ensure(where: paths.Paths, console: progress.Console, programs: dict[str, str]) -> None:
     """Installs the packages of those programs (program -> package) that are not there."""
     search = machine.path_with_system(os.environ)
     missing = machine.unique(
-        package
-        for program, package in programs.items()
-        if shutil.which(program, path=search) is None
+        package for program, package in programs.items() if shutil.which(program, path=search) is None
     )
     if not missing:
         return
@@ -25,3 +23,4 @@ def ensure(console: progress.Console, programs: dict[str, str]) -> None:
             ["apt-get", "install", "--yes", "--no-install-recommends", *missing],
             environment=environment,
         )
+    ledger.note(where, ledger.PACKAGE, missing)

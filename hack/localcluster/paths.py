@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 from collections.abc import Mapping
 
@@ -71,11 +70,11 @@ def cluster_name(checkout: pathlib.Path, environment: Mapping[str, str]) -> str:
 
 
 def cache_root(environment: Mapping[str, str]) -> pathlib.Path:
-    base = environment.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        # The XDG base directory specification says to ignore a relative path.
-        base = os.path.join(environment.get("HOME") or os.path.expanduser("~"), ".cache")
-    return pathlib.Path(base) / "kedge"
+    """The cache, where the XDG base directory specification puts it; it ignores relative paths."""
+    base = pathlib.Path(environment.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        base = pathlib.Path(environment.get("HOME") or pathlib.Path.home()) / ".cache"
+    return base / "kedge"
 
 
 def discover(environment: Mapping[str, str]) -> Paths:

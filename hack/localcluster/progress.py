@@ -72,9 +72,7 @@ class Console:
             except (OSError, subprocess.SubprocessError) as error:
                 raise errors.CommandError(self.failure(command, error)) from error
 
-    def failure(
-        self, command: Sequence[str | os.PathLike[str]], error: Exception, output: str = ""
-    ) -> str:
+    def failure(self, command: Sequence[str | os.PathLike[str]], error: Exception, output: str = "") -> str:
         """Describes a failed child with the end of what it said."""
         name = " ".join(os.fspath(word) for word in command[:3])
         match error:

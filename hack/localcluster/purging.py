@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import shutil
 
-from hack.localcluster import cluster, daemon, docker, errors, paths, progress
+from hack.localcluster import cluster, daemon, docker, errors, images, ledger, paths, progress
 
 
 def size(folder: pathlib.Path) -> int:
@@ -13,12 +13,50 @@ def size(folder: pathlib.Path) -> int:
     total = 0
     for file in folder.rglob("*") if folder.is_dir() else ():
         try:
-            total += file.lstat().st_size if not file.is_symlink() else 0
+            total += 0 if file.is_symlink() else file.lstat().st_size
         except OSError:
             continue
     return total
 
 
 def purge(where: paths.Paths, console: progress.Console) -> None:
-    """Removes caches and images, unless another cluster still needs them."""
-    raise errors.LocalClusterError("not yet")
+    """Removes caches and images.
+
+    Raises:
+        errors.LocalClusterError: another checkout's cluster still needs them.
+    """
+    found = daemon.find(where)
+    if found is not None:
+        _require_unused(found)
+    with console.step("removing caches and images"):
+        if found is not None:
+            _remove_from(found, where)
+        packages = ledger.noted(where, ledger.PACKAGE)
+        daemon.discard(where, console)
+        shutil.rmtree(where.cache)
+        shutil.rmtree(where.bin, ignore_errors=True)
+    if packages:
+        console.say(f"Debian's {', '.join(packages)} stay installed: apt-get remove takes them away")
+
+
+def _require_unused(found: docker.Docker) -> None:
+    others = [name for name in daemon.containers(found) if name.startswith(cluster.PREFIX)]
+    if others:
+        names = ", ".join(name.removesuffix("-control-plane") for name in others)
+        raise errors.LocalClusterError(
+            f"other clusters use the same caches: {names}. Run `down` in their checkouts (or here, "
+            f"with {paths.CLUSTER_VARIABLE} set to each name), then purge again."
+        )
+
+
+def _remove_from(found: docker.Docker, where: paths.Paths) -> None:
+    """Removes from a daemon that goes on what came from us."""
+    for label in (docker.OWNER_LABEL, images.CHECKOUT_LABEL):
+        listing = ("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"label={label}")
+        ours = [name for name in found.lines(*listing) if not name.endswith(":<none>")]
+        if ours:
+            found.output("rmi", *ours)
+    for image in ledger.noted(where, ledger.IMAGE):
+        found.output("rmi", image)
+    for network in ledger.noted(where, ledger.NETWORK):
+        found.output("network", "rm", network)

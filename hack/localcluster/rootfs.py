@@ -11,19 +11,22 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from hack.localcluster import docker, locks, packages, progress
+from hack.localcluster import docker, errors, locks, packages, paths, progress
 
 SUITE = "bookworm"
 HOST_CERTIFICATES = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
+# Mounts made below a root file system must end with the command that made them: what is left
+# mounted would be deleted together with the folder.
+ISOLATED = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child")
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info")
 
 
-def bootstrap(console: progress.Console, target: pathlib.Path, include: Sequence[str]) -> None:
+def bootstrap(where: paths.Paths, console: progress.Console, target: pathlib.Path, include: Sequence[str]) -> None:
     """Makes a minimal Debian with these packages in a folder."""
-    packages.ensure(console, {"debootstrap": "debootstrap", "gpgv": "gpgv"})
+    packages.ensure(where, console, {"debootstrap": "debootstrap", "gpgv": "gpgv"})
     debootstrap = shutil.which("debootstrap", path="/usr/sbin:/usr/bin") or "debootstrap"
     console.run(
-        [debootstrap, "--variant=minbase", f"--include={','.join(include)}", SUITE, target],
+        [*ISOLATED, debootstrap, "--variant=minbase", f"--include={','.join(include)}", SUITE, target],
         environment={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": "/tmp"},
     )
     for name in ("etc/resolv.conf", "etc/hostname"):
@@ -43,15 +46,22 @@ def empty(folder: pathlib.Path) -> None:
 
 
 def execute(root: pathlib.Path, *command: str) -> str:
-    """Runs a command in the root file system and returns what it printed."""
+    """Runs a command in the root file system and returns what it printed.
+
+    Raises:
+        errors.CommandError: it failed.
+    """
     done = subprocess.run(
         ["chroot", root, *command],
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode != 0:
+        said = progress.last_lines(done.stderr)
+        raise errors.CommandError(f"{' '.join(command)} failed in {root}:\n{said}")
     return done.stdout
 
 

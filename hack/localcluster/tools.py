@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 
-from hack.localcluster import docker, gobuild, machine, paths, progress
+from hack.localcluster import docker, gobuild, locks, machine, paths, progress
 
 Version = tuple[int, int, int]
 
@@ -81,6 +81,5 @@ def _built(where: paths.Paths, console: progress.Console, name: str) -> pathlib.
 def _link(link: pathlib.Path, program: pathlib.Path) -> None:
     if link.is_symlink() and link.readlink() == program:
         return
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.symlink_to(program)
-    temporary.replace(link)
+    with locks.new_file(link) as new:
+        new.symlink_to(program)
