@@ -29,7 +29,7 @@ REMEMBERED_POLLS = 360.0
 """Half an hour of polls at 5 s: long enough for a steady estimate, short enough that yesterday's incident
 does not weaken today's tests."""
 
-PRIOR = 8.0
+PRIOR = 4.0
 """How many polls, or blocks, the belief that requests are independent is worth: it steadies the estimate while
 few were seen."""
 
