@@ -2,7 +2,7 @@
 
 import sys
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 - this is the check that gives the remedy
     sys.exit(
         "Python 3.11 or newer is missing (this is {}.{}): run this with a newer python3.".format(*sys.version_info[:2])
     )

@@ -15,6 +15,7 @@ from hack.localcluster import (
     daemon,
     docker,
     errors,
+    gobuild,
     images,
     locks,
     machine,
@@ -39,15 +40,18 @@ def up(where: paths.Paths, console: progress.Console) -> None:
         machine.require_docker_or_root(_facts(where))
         with daemon.used(where):
             found = daemon.ensure(where, console)
-            tools.ensure(where, console, found)
             wanted = cluster.Cluster(where, console, found)
             if wanted.exists():
+                tools.ensure(where, console, found)
                 if _is_usable(where, wanted):
                     _say_ready(where, console)
                     return
                 console.say("the cluster is broken or out of date")
                 cluster.remove(where, found, console)
-            wanted.create(cluster.choose_image(where, console, found, _facts(where)))
+            with gobuild.build_files(where):
+                image = cluster.choose_image(where, console, found, _facts(where))
+                tools.ensure(where, console, found)
+            wanted.create(image)
     _say_ready(where, console)
 
 
@@ -126,6 +130,8 @@ def environment_lines(where: paths.Paths) -> str:
 
 
 def execute(where: paths.Paths, command: Sequence[str]) -> int:
+    if not command:
+        raise errors.LocalClusterError("exec needs a command, as in: exec -- kubectl get nodes")
     environment = cluster.environment(where, daemon.find(where))
     try:
         return subprocess.run(command, env=environment, check=False).returncode
@@ -160,24 +166,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
-    where = paths.discover(os.environ)
     try:
-        if arguments.command == "env":
-            print(environment_lines(where))
-            return 0
-        if arguments.command == "exec":
-            command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
-            if not command:
-                raise errors.LocalClusterError("exec needs a command: exec -- kubectl get nodes")
-            return execute(where, command)
-        run, _ = COMMANDS[arguments.command]
-        run(where, progress.Console(where.logs / f"{arguments.command}.log"))
-    except errors.UnsuitableMachineError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return _dispatch(arguments, paths.discover(os.environ))
     except errors.LocalClusterError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, errors.UnsuitableMachineError) else 1
     except KeyboardInterrupt:
         return 130
+
+
+def _dispatch(arguments: argparse.Namespace, where: paths.Paths) -> int:
+    if arguments.command == "env":
+        print(environment_lines(where))
+        return 0
+    if arguments.command == "exec":
+        return execute(where, arguments.words[arguments.words[:1] == ["--"] :])
+    run, _ = COMMANDS[arguments.command]
+    run(where, progress.Console(where.logs / f"{arguments.command}.log"))
     return 0

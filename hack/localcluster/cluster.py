@@ -42,9 +42,11 @@ class Record:
 
     @property
     def is_built(self) -> bool:
+        """Whether the node image came from this machine, since no registry answered."""
         return self.node_image != node_image.PULLED
 
     def write(self, where: paths.Paths) -> None:
+        """Keeps the record in the checkout."""
         locks.write_text(where.cluster_record, json.dumps(dataclasses.asdict(self)) + "\n")
 
 
@@ -98,12 +100,15 @@ class Cluster:
         self.environment = environment(where, daemon)
 
     def exists(self) -> bool:
+        """Whether there is a node, in whatever state."""
         return self._daemon.has_container(self._where.node_name)
 
     def is_running(self) -> bool:
+        """Whether the node's container runs."""
         return self._daemon.is_running(self._where.node_name)
 
     def kubectl(self, *words: str, timeout_seconds: float = 20) -> str | None:
+        """What kubectl printed, or None when it failed."""
         return progress.output_of(["kubectl", *words], environment=self.environment, timeout_seconds=timeout_seconds)
 
     def is_ready(self) -> bool:
@@ -121,6 +126,7 @@ class Cluster:
         return ready == "True"
 
     def wait_ready(self, seconds: float) -> bool:
+        """Waits until the cluster is ready; returns False when time is up or the node ended."""
         deadline = time.monotonic() + seconds
         while not self.is_ready():
             if time.monotonic() > deadline or not self.is_running():
@@ -129,6 +135,7 @@ class Cluster:
         return True
 
     def write_kubeconfig(self) -> None:
+        """Writes the kubeconfig anew: the API server's port changes when Docker restarts it."""
         self._kind("export", "kubeconfig")
 
     def create(self, image: str) -> None:

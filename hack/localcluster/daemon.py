@@ -198,15 +198,22 @@ def stop(where: paths.Paths, console: progress.Console) -> str:
         found = running(where)
         if found is not None and (names := containers(found)):
             return f"our Docker daemon goes on: it still runs {', '.join(names)}"
-        if not locks.free(folder(where) / "users.lock"):
-            return "our Docker daemon goes on: another checkout is using it"
-        if found is not None:
-            for network in found.lines("network", "ls", "--quiet", "--filter", "type=custom"):
-                found.run(console, "network", "rm", network)
-        _end(where)
+        with locks.attempted(folder(where) / "users.lock") as is_alone:
+            if not is_alone:
+                return "our Docker daemon goes on: another checkout is using it"
+            if found is not None:
+                _remove_networks(found, console)
+            _end(where)
         _clear_leftovers(where)
         _restore_firewall(where)
         return "our Docker daemon is stopped"
+
+
+def _remove_networks(found: docker.Docker, console: progress.Console) -> None:
+    """Removes the bridges, which would outlive the daemon."""
+    networks = found.lines("network", "ls", "--quiet", "--filter", "type=custom")
+    if networks:
+        found.run(console, "network", "rm", *networks)
 
 
 def discard(where: paths.Paths, console: progress.Console) -> None:

@@ -28,6 +28,7 @@ class Docker:
     classic_builder: bool = False
 
     def environment(self) -> dict[str, str]:
+        """The environment in which the client speaks to this daemon."""
         environment = dict(os.environ)
         if self.host is not None:
             environment[HOST_VARIABLE] = self.host
@@ -37,12 +38,15 @@ class Docker:
         return environment
 
     def command(self, *words: str) -> list[str]:
+        """A command line of this client."""
         return [self.program, *words]
 
     def output(self, *words: str, timeout_seconds: float = 60) -> str | None:
+        """What a command printed, or None when it failed."""
         return progress.output_of(self.command(*words), environment=self.environment(), timeout_seconds=timeout_seconds)
 
     def lines(self, *words: str) -> list[str]:
+        """The words that a listing printed; none when it failed."""
         return (self.output(*words) or "").split()
 
     def run(
@@ -51,18 +55,23 @@ class Docker:
         *words: str,
         standard_input: pathlib.Path = pathlib.Path(os.devnull),
     ) -> None:
+        """Runs a command with its output in the log; raises CommandError when it fails."""
         console.run(self.command(*words), environment=self.environment(), standard_input=standard_input)
 
     def answers(self) -> bool:
+        """Whether the daemon is there and accepts this client."""
         return bool(self.output("version", "--format", "{{.Server.Version}}", timeout_seconds=5))
 
     def has_image(self, reference: str) -> bool:
+        """Whether the daemon holds an image."""
         return self.output("image", "inspect", "--format", "{{.Id}}", reference) is not None
 
     def has_container(self, name: str) -> bool:
+        """Whether there is a container of that name, running or not."""
         return self.output("container", "inspect", "--format", "{{.Id}}", name) is not None
 
     def is_running(self, name: str) -> bool:
+        """Whether the container of that name runs."""
         state = self.output("container", "inspect", "--format", "{{.State.Running}}", name)
         return (state or "").strip() == "true"
 

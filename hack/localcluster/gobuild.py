@@ -6,12 +6,14 @@ whose go.sum pins every source by hash.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
 import shutil
 import sys
 import zipfile
+from collections.abc import Iterator
 
 from hack.localcluster import content, errors, locks, machine, packages, paths, progress
 
@@ -105,10 +107,20 @@ def environment(where: paths.Paths) -> dict[str, str]:
     }
 
 
-def discard_build_files(where: paths.Paths) -> None:
-    """Frees the gigabytes that Go keeps for a next build, which a content key makes rare."""
-    for name in ("go-build", "go-modules"):
-        shutil.rmtree(where.cache / name, ignore_errors=True)
+@contextlib.contextmanager
+def build_files(where: paths.Paths) -> Iterator[None]:
+    """Keeps Go's downloads and intermediate files for the builds within the block.
+
+    The last process to leave removes them: they are gigabytes, and a build that is cached by
+    content is rarely repeated.
+    """
+    lock = where.cache / "go-files.lock"
+    with locks.held(lock, shared=True):
+        yield
+    with locks.attempted(lock) as is_last:
+        if is_last:
+            for name in ("go-build", "go-modules"):
+                shutil.rmtree(where.cache / name, ignore_errors=True)
 
 
 def version(text: str) -> tuple[int, int]:

@@ -19,15 +19,17 @@ def held(path: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
-def free(path: pathlib.Path) -> bool:
-    """Whether nobody holds a lock at this moment."""
+@contextlib.contextmanager
+def attempted(path: pathlib.Path) -> Iterator[bool]:
+    """Holds a lock if nobody else holds it, and yields whether it does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return False
-    return True
+            yield False
+            return
+        yield True
 
 
 @contextlib.contextmanager

@@ -92,7 +92,6 @@ def _build(where: paths.Paths, console: progress.Console) -> None:
             _configure(root)
             _import_system_images(console, root, by_name, temporary)
             rootfs.archive(console, root, packed(where))
-    gobuild.discard_build_files(where)
 
 
 def _copy_static_files(kind: pathlib.Path, root: pathlib.Path) -> None:

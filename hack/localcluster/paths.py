@@ -24,30 +24,37 @@ class Paths:
 
     @property
     def state(self) -> pathlib.Path:
+        """The checkout's own folder, which git ignores."""
         return self.checkout / ".local"
 
     @property
     def kubeconfig(self) -> pathlib.Path:
+        """The only kubeconfig that is ever written; the user's own is left alone."""
         return self.state / "kubeconfig"
 
     @property
     def cluster_record(self) -> pathlib.Path:
+        """What the running cluster was made of."""
         return self.state / "cluster.json"
 
     @property
     def image_record(self) -> pathlib.Path:
+        """The references of Kedge's images in the node, for the chart and the tests."""
         return self.state / "images.json"
 
     @property
     def bin(self) -> pathlib.Path:
+        """Links to the tools that PATH does not offer."""
         return self.state / "bin"
 
     @property
     def logs(self) -> pathlib.Path:
+        """What the children of the last run of each command printed."""
         return self.state / "log"
 
     @property
     def node_name(self) -> str:
+        """The name that kind gives to the one node and its container."""
         return f"{self.cluster_name}-control-plane"
 
     @property

@@ -30,6 +30,7 @@ class Console:
         log.write_text("")
 
     def say(self, text: str) -> None:
+        """Prints a line with the seconds since the command started."""
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed:4.0f}s] {text}", file=sys.stderr, flush=True)
 
