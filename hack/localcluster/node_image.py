@@ -187,14 +187,12 @@ def system_images(
 
 
 def _iptables_files(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The iptables program with its extensions and every library that it loads."""
-    program = "/usr/sbin/xtables-nft-multi"
-    said = rootfs.execute(root, "ldd", program)
-    names = [program, *re.findall(r"(/\S+) \(0x", said)]
-    files = {name.lstrip("/"): (root / name.lstrip("/")).resolve() for name in names}
-    for extension in root.glob("usr/lib/*/xtables/*.so"):
-        files[str(extension.relative_to(root))] = extension.resolve()
-    return files
+    """The iptables program with its extensions and every library that any of them loads."""
+    extensions = [f"/{found.relative_to(root)}" for found in root.glob("usr/lib/*/xtables/*.so")]
+    programs = ["/usr/sbin/xtables-nft-multi", *extensions]
+    said = rootfs.execute(root, "ldd", *programs)
+    names = {*programs, *re.findall(r"(/\S+) \(0x", said)}
+    return {name.lstrip("/"): (root / name.lstrip("/")).resolve() for name in sorted(names)}
 
 
 def _import_system_images(
