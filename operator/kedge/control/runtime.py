@@ -115,6 +115,8 @@ async def _watch(parts: Parts, gate: Gate) -> None:
         registry=watches.registry(parts.cache, gate.wake),
         settings=watches.settings(),
         standalone=True,
+        # Kopf would ask the system for the user's name, and a container's user may have none.
+        identity=kopf.Identity(parts.settings.identity),
         clusterwide=not namespaces,
         namespaces=namespaces,
     )
