@@ -43,9 +43,13 @@ def running(where: paths.Paths) -> docker.Docker | None:
 
 
 def find(where: paths.Paths) -> docker.Docker | None:
-    """The daemon to use, when one answers: the machine's before our own."""
-    outside = {key: value for key, value in os.environ.items() if value != host(where)}
-    return docker.on_machine(outside) or running(where)
+    """The daemon to use, when one answers: the machine's before our own.
+
+    The variable that `env` exports may name our own, which must not pass for the machine's.
+    """
+    if os.environ.get(docker.HOST_VARIABLE) == host(where):
+        return running(where)
+    return docker.on_machine(os.environ) or running(where)
 
 
 @contextlib.contextmanager
