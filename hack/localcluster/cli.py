@@ -118,7 +118,7 @@ def status(where: paths.Paths, _console: progress.Console) -> None:
     print(f"kubeconfig: {where.kubeconfig if where.kubeconfig.is_file() else 'none'}")
     if where.image_record.is_file():
         print(f"images:     {', '.join(json.loads(where.image_record.read_text()).values())}")
-    print(f"cache:      {where.cache}, {purging.size(where.cache) / 1024**3:.1f} GiB")
+    print(f"cache:      {where.cache}, {purging.size_bytes(where.cache) / 1024**3:.1f} GiB")
 
 
 def environment_lines(where: paths.Paths) -> str:
