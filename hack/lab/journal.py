@@ -5,6 +5,7 @@ It watches, so that nothing which happens between two looks is missed, and it wa
 
 import dataclasses
 import json
+import math
 import subprocess
 import threading
 import time
@@ -84,11 +85,16 @@ class Journal:
         with self._news:
             return [pod for pod in self._pods.values() if label(pod) == revision]
 
-    def lowest_ready(self, revision: str, *, since: float) -> int:
-        """Returns the least number of a revision's pods that were ready at any time since then."""
+    def all_pods(self) -> list[Object]:
+        """Returns the last seen pods of every revision."""
+        with self._news:
+            return [pod for pod in self._pods.values() if label(pod) is not None]
+
+    def lowest_ready(self, revision: str, *, since: float, until: float = math.inf) -> int:
+        """Returns the least number of a revision's pods that were ready at any time in between."""
         with self._news:
             before = [one for one in self.readiness if one.time <= since][-1:]
-            after = [one for one in self.readiness if one.time > since]
+            after = [one for one in self.readiness if since < one.time <= until]
         return min((one.ready.get(revision, 0) for one in [*before, *after]), default=0)
 
     def _watch(self, resource: str, note: Callable[[str, Object], None]) -> None:

@@ -62,6 +62,13 @@ class Report:
         """Returns a quantile of the times to an answer: p50, p90, p99 or max."""
         return float(self.line["milliseconds"][quantile])
 
+    def stable_answers_last(self, stable: str) -> bool:
+        """Tells whether good answers of this revision came after the last of every other one."""
+        last: float = self.line["revisions"].get(stable, {}).get("last") or 0.0
+        others = [span["last"] for name, span in self.line["revisions"].items() if name != stable]
+        others += [span["last"] for name, span in self.line["outcomes"].items() if name != "ok"]
+        return all(last > other for other in others)
+
     def span_of(self, revision: str) -> tuple[float, float] | None:
         """Returns when a failing candidate's first and last answer came.
 

@@ -1,14 +1,38 @@
-"""What every end-to-end test has at hand: kubectl on the cluster that KUBECONFIG names, and a namespace of its own."""
+"""What every end-to-end test has at hand: kubectl, Kedge installed, models, and a namespace of its own."""
 
+import json
 import os
 import pathlib
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
+from examples.digits import train
+from hack.lab import installing
+from hack.lab.kubectl import Kubectl as LabKubectl
+from hack.lab.store import Store
+from tests.e2e.models import Models
+from tests.e2e.worlds import World
 
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
+
+OPERATOR_LOG_LINES = 60
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds what the cluster looked like to the report of a failed test, while it still looks like that."""
+    report = yield
+    if report.failed and report.when in {"setup", "call"}:
+        world = getattr(item, "funcargs", {}).get("world")
+        if isinstance(world, World):
+            report.sections.append(("namespace", world.diagnostics()))
+            log = installing.operator().attempt(
+                "logs", installing.DEPLOYMENT, f"--tail={OPERATOR_LOG_LINES}", "--all-pods=true"
+            )
+            report.sections.append(("operator", log.stdout + log.stderr))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +47,43 @@ def kubectl() -> Kubectl:
         )
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kedge(kubectl: Kubectl) -> None:
+    """Installs the chart with the images that were built from this work tree."""
+    installing.install()
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Returns a file of rows that no model has seen in training."""
+    path = tmp_path_factory.mktemp("rows") / "rows.json"
+    path.write_text(json.dumps(train.live_rows()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def models(kubectl: Kubectl, kedge: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    """Opens a model store for all tests."""
+    with_namespace = f"models-{secrets.token_hex(3)}"
+    kubectl("create", "namespace", with_namespace)
+    store = Store(LabKubectl(with_namespace))
+    store.open()
+    yield Models(store, tmp_path_factory.mktemp("models"))
+    kubectl("delete", "namespace", with_namespace, "--wait=false")
+
+
+@pytest.fixture
+def world(kubectl: Kubectl, models: Models, rows: pathlib.Path) -> Iterator[World]:
+    """Makes a namespace for one test, with its journal running, and removes it afterwards."""
+    name = f"world-{secrets.token_hex(3)}"
+    assert kubectl("create", "namespace", name).returncode == 0
+    made = World(name, models, rows)
+    made.journal.start()
+    yield made
+    made.journal.stop()
+    kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(scope="module")
