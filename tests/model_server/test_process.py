@@ -160,6 +160,7 @@ def test_a_connection_ends_with_its_first_answer_past_its_age(iris_file: Path) -
             connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: m\r\n\r\n")
             head, status = _read_answer(connection)
             assert status == 200
+            assert time.monotonic() - opened < 20
         assert time.monotonic() - opened > 0.2
         assert connection.recv(100) == b""
 
