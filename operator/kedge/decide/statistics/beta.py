@@ -101,10 +101,18 @@ def _continued_fraction(a: float, b: float, x: float) -> float:
 def log_tail_over_power(a: float, b: float, fraction: float) -> float:
     """Return the log of a Beta integral above `fraction`, relative to its integrand at `fraction`.
 
-    That is `log(integral from f to 1 of p**(a-1) (1-p)**(b-1) dp / (f**a (1-f)**b))`, for a, b > 0. It grows
-    with a and falls with b, from about `a`-fold evidence down to `-log(b)`: it never underflows.
+    That is `log(integral from f to 1 of p**(a-1) (1-p)**(b-1) dp / (f**a (1-f)**b))`. It grows with a and
+    falls with b, down to about `-log(b)`: it never underflows.
+
+    Args:
+        a: Not 0; it may be above -1, as the integral stays clear of p = 0.
+        b: Above 0.
+        fraction: Between 0 and 1.
     """
-    tail = float(special.betaincc(a, b, fraction))
+    tail = float(special.betaincc(a, b, fraction)) if a > 0.0 else 0.0
     if tail > _SMALLEST_TAIL:
         return math.log(tail) + log_beta_over_power(a, b, fraction)
-    return math.log(_continued_fraction(b, a, 1.0 - fraction)) - math.log(b)
+    if a > 0.0 or fraction * (a + b + 2.0) > a + 1.0:
+        return math.log(_continued_fraction(b, a, 1.0 - fraction)) - math.log(b)
+    # By parts, from the integral for a + 1; what is subtracted is well below 1 here.
+    return math.log1p(-(a + b) * fraction * math.exp(log_tail_over_power(a + 1.0, b, fraction))) - math.log(-a)

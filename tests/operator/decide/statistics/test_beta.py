@@ -29,6 +29,15 @@ def test_tail_matches_forty_digits(fraction: float, total: float, share: float) 
     )
 
 
+@pytest.mark.parametrize("fraction", [1e-6, 1e-3, 0.01, 0.3, 0.5, 0.97])
+@pytest.mark.parametrize("b", [1.0, 1.5, 30.0, 150.0, 3000.0])
+@pytest.mark.parametrize("a", [-0.9, -0.2, -0.01])
+def test_tail_of_a_negative_shape_matches_forty_digits(fraction: float, b: float, a: float) -> None:
+    assert beta.log_tail_over_power(a, b, fraction) == pytest.approx(
+        _exact_log_tail(a, b, fraction), rel=1e-10, abs=1e-10
+    )
+
+
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (1e-3, 2.0), (15.9, 16.1), (3.0, 1e9), (4e8, 6e8), (1e15, 9e15)])
 @pytest.mark.parametrize("fraction", [1e-6, 0.25, 0.5])
 def test_complete_integral_matches_forty_digits(a: float, b: float, fraction: float) -> None:

@@ -117,6 +117,16 @@ def test_every_possible_count_gives_a_finite_number(bad: float, total: float, bu
     assert math.isfinite(ratio.log_e_value(bad, total, budget))
 
 
+@pytest.mark.parametrize("budget", [1e-6, 0.01, 0.5])
+@pytest.mark.parametrize("total", [1.0, 40.0, 1e6])
+def test_fractions_of_a_bad_event_keep_the_order(total: float, budget: float) -> None:
+    """The integral degenerates where the shape passes 0, at a fifth of a bad event."""
+    bad = [0.0, 0.1, 0.19, 0.195, 0.2, 0.2 + 1e-12, 0.205, 0.21, 0.22, 0.5, 1.0]
+    values = [ratio.log_e_value(count, total, budget) for count in bad]
+
+    assert values == sorted(values)
+
+
 @given(bad=st.integers(0, 200), good=st.integers(0, 200), budget=st.floats(0.001, 0.9))
 def test_it_expects_no_gain_at_the_budget(bad: int, good: int, budget: float) -> None:
     """The supermartingale property, exactly: at p = budget one more request leaves the mean unchanged."""
