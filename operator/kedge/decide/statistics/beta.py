@@ -31,7 +31,7 @@ def deviance(observed: float, expected: float, difference: float) -> float:
         expected: What was expected, above 0.
         difference: `observed - expected`, passed in so that the caller can compute it once.
     """
-    if observed == 0.0:
+    if observed < _TINY:
         return -difference
     if abs(difference) < 0.1 * (observed + expected):
         # With v = (x - m) / (x + m): log(x / m) = 2 (v + v^3/3 + v^5/5 + ...).

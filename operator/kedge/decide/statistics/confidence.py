@@ -14,16 +14,21 @@ probability at most alpha, and means that the fraction changed while it was meas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-
-from scipy import optimize
 
 from kedge.decide.statistics import beta, checks
 
 _SHAPE = 0.5
 _LOG_PRIOR = math.log(math.pi)
 """log B(1/2, 1/2)."""
+
+_LOWEST, _HIGHEST = -690.0, 36.0
+"""Log-odds beyond which a fraction is 0 or 1 in floating point."""
+
+_LEAST_TOTAL = 1e-9
+"""Fewer events than this, which only a design effect could make, are none."""
+
+_MOST_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -44,30 +49,6 @@ class Interval:
         return Interval(low, high) if low <= high else None
 
 
-def _log_martingale(bad: float, good: float, fraction: float) -> float:
-    """Return the log of the Beta(1/2, 1/2) mixture over the likelihood at `fraction`."""
-    power = _SHAPE * (math.log(fraction) + math.log1p(-fraction))
-    return beta.log_beta_over_power(bad + _SHAPE, good + _SHAPE, fraction) + power - _LOG_PRIOR
-
-
-def _crossing(evidence: Callable[[float], float], inside: float, outside: float) -> float:
-    """Return the fraction between the two, on the scale of log-odds, at which the evidence is zero."""
-
-    def at(log_odds: float) -> float:
-        return evidence(_fraction(log_odds))
-
-    root = optimize.brentq(at, _log_odds(inside), _log_odds(outside), xtol=1e-12, rtol=1e-12)
-    return _fraction(float(root))
-
-
-def _log_odds(fraction: float) -> float:
-    return math.log(fraction) - math.log1p(-fraction)
-
-
-def _fraction(log_odds: float) -> float:
-    return 1.0 / (1.0 + math.exp(-log_odds))
-
-
 def confidence_sequence(bad: float, total: float, alpha: float) -> Interval:
     """Return the interval that covers the bad fraction at every look, with probability 1 - alpha.
 
@@ -85,21 +66,52 @@ def confidence_sequence(bad: float, total: float, alpha: float) -> Interval:
     """
     checks.counts(bad, total)
     checks.open_fraction(alpha, "alpha")
-    if total == 0.0:
+    if total < _LEAST_TOTAL:
         return Interval(0.0, 1.0)
     good = total - bad
-    limit = -math.log(alpha)
-
-    def evidence(fraction: float) -> float:
-        return _log_martingale(bad, good, fraction) - limit
-
-    smallest = 1e-300
-    largest = 1.0 - 2.0**-53
-    estimate = min(max(bad / total, smallest), largest)
-    if evidence(estimate) >= 0.0:
-        # Only rounding can put the estimate itself outside: the evidence there is negative on paper.
+    estimate = bad / total
+    # The mixture over the likelihood at p is its value at the estimate times exp(deviance at p).
+    limit = -math.log(alpha) - _log_martingale_at_estimate(bad, good)
+    if limit <= 0.0:
+        # Only rounding can put the estimate itself outside: on paper the mixture there is below 1.
         return Interval(estimate, estimate)
-    low = high = estimate
-    low = _crossing(evidence, estimate, smallest) if bad > 0.0 and evidence(smallest) > 0.0 else 0.0
-    high = _crossing(evidence, estimate, largest) if good > 0.0 and evidence(largest) > 0.0 else 1.0
-    return Interval(min(low, bad / total), max(high, bad / total))
+    low = _end(bad, good, limit, upwards=False) if bad > 0.0 else 0.0
+    high = _end(bad, good, limit, upwards=True) if good > 0.0 else 1.0
+    return Interval(min(low, estimate), max(high, estimate))
+
+
+def _log_martingale_at_estimate(bad: float, good: float) -> float:
+    """Return the log of the Beta(1/2, 1/2) mixture over the likelihood at `bad / (bad + good)`."""
+    a, b = bad + _SHAPE, good + _SHAPE
+    mean = a / (a + b)
+    power = _SHAPE * (math.log(mean) + math.log(b / (a + b)))
+    return beta.log_beta_over_power(a, b, mean) + power - beta.binomial_deviance(bad, good, mean) - _LOG_PRIOR
+
+
+def _end(bad: float, good: float, limit: float, *, upwards: bool) -> float:
+    """Return the fraction above or below the estimate at which the deviance is `limit`.
+
+    In log-odds the deviance is convex with slope `total * p - bad`, so after one step Newton's method comes
+    to the end from outside, without ever leaving it behind.
+    """
+    total = bad + good
+    side = 1.0 if upwards else -1.0
+    # A guess from a mean drawn a little inwards, which is never 0 or 1; or from the estimate, should it not lie
+    # on the right side of that.
+    p, q = (bad + _SHAPE) / (total + 1.0), (good + _SHAPE) / (total + 1.0)
+    log_odds = math.log(p / q) + side * math.sqrt(2.0 * limit / (total * p * q))
+    if bad > 0.0 and good > 0.0 and side * (log_odds - math.log(bad) + math.log(good)) <= 0.0:
+        log_odds = math.log(bad) - math.log(good) + side * math.sqrt(2.0 * limit * total / bad / good)
+    for _ in range(_MOST_STEPS):
+        log_odds = max(_LOWEST, min(_HIGHEST, log_odds))
+        p = 1.0 / (1.0 + math.exp(-log_odds))
+        slope = good * p - bad * (1.0 - p)
+        if slope == 0.0:
+            break
+        step = (beta.binomial_deviance(bad, good, p) - limit) / slope
+        log_odds -= step
+        if abs(step) < 1e-13 * (1.0 + abs(log_odds)):
+            break
+    if not _LOWEST < log_odds < _HIGHEST:
+        return float(upwards)
+    return 1.0 / (1.0 + math.exp(-log_odds))

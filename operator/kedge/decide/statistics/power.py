@@ -30,22 +30,34 @@ def _boundary(total: float, budget: float, limit: float) -> int | None:
     most = math.floor(total)
     if most < 1 or ratio.log_e_value(most, total, budget) < limit:
         return None
-    # The evidence grows with each bad event: bracket the crossing near its normal approximation, then bisect.
-    low, high = 0, most
-    expected = total * budget
-    spread = math.sqrt(2.0 * expected * (1.0 - budget) * (limit + 0.5 * math.log1p(expected)))
-    guess = min(most, math.ceil(expected + spread + 1.0))
-    reach = max(1, math.ceil(0.05 * spread))
+    guess = min(most, math.ceil(_near_boundary(total, budget, limit)))
+    # The evidence grows with each bad event: the exact count is a step or two away, and bisection covers the rest.
+    low, high, reach = 0, most, 1
     while low < high:
         if ratio.log_e_value(guess, total, budget) >= limit:
-            high = guess
-            step = guess - reach
+            high, step = guess, guess - reach
         else:
-            low = guess + 1
-            step = guess + reach
+            low, step = guess + 1, guess + reach
         reach *= 4
         guess = step if low <= step < high else (low + high) // 2
     return high
+
+
+def _near_boundary(total: float, budget: float, limit: float) -> float:
+    """Return about how many bad events reach the limit, by Newton's method from the normal approximation."""
+    expected = total * budget
+    bad = expected + math.sqrt(2.0 * expected * (1.0 - budget) * (limit + 0.5 * math.log1p(expected))) + 1.0
+    for _ in range(4):
+        bad = min(bad, total * 0.999)
+        if bad <= expected:
+            return total
+        # What one more bad event adds is about the log of its likelihood ratio at the estimate.
+        slope = math.log(bad / expected) - math.log((total - bad) / (total - expected))
+        step = (limit - ratio.log_e_value(bad, total, budget)) / slope
+        bad += step
+        if abs(step) < 0.1:
+            break
+    return max(0.0, bad)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kedge.decide.statistics import confidence
+from kedge.decide.statistics import beta, confidence
 from kedge.decide.statistics.confidence import Interval
 
 
@@ -27,6 +27,21 @@ def test_ends_are_where_the_mixture_reaches_one_over_alpha(bad: float, total: fl
                 likelihood = mpmath.mpf(end) ** bad * (1 - mpmath.mpf(end)) ** (total - bad)
                 mixture = mpmath.beta(bad + 0.5, total - bad + 0.5) / mpmath.pi
             assert float(mixture / likelihood) == pytest.approx(20, rel=1e-6)
+
+
+@given(total=st.floats(1, 1e9), share=st.floats(0, 1), alpha=st.floats(1e-6, 0.5))
+@example(total=20_000.0, share=5e-9, alpha=1e-6)
+@example(total=20_000.0, share=1 - 5e-9, alpha=1e-6)
+def test_ends_are_exact_for_fractions_of_events_too(total: float, share: float, alpha: float) -> None:
+    bad = share * total
+    interval = confidence.confidence_sequence(bad, total, alpha)
+
+    for end in (interval.low, interval.high):
+        # Closer to 1 a fraction has no digits left.
+        if 0 < end < 1 - 1e-9:
+            power = 0.5 * (math.log(end) + math.log1p(-end))
+            mixture = beta.log_beta_over_power(bad + 0.5, total - bad + 0.5, end) + power - math.log(math.pi)
+            assert mixture == pytest.approx(-math.log(alpha), abs=1e-5)
 
 
 @given(total=st.integers(1, 10**9), share=st.floats(0, 1), alpha=st.floats(1e-6, 0.5))
