@@ -42,7 +42,7 @@ def ensure(where: paths.Paths, console: progress.Console, daemon: docker.Docker)
     """Returns the reference of the base image, making what is missing of it."""
     if daemon.has_image(reference()):
         return reference()
-    with locks.held(where.cache / "base-image.lock"):
+    with locks.held(where.cache / "base-image.lock", announce=console.say):
         if not packed(where).is_file():
             machine.require_space(where.cache)
             with console.step("making a Python base image", "about 40 s, cached afterwards"):

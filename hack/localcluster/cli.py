@@ -15,6 +15,7 @@ from hack.localcluster import (
     daemon,
     docker,
     errors,
+    firewall,
     gobuild,
     images,
     locks,
@@ -36,13 +37,14 @@ Command = Callable[[paths.Paths, progress.Console], None]
 
 def up(where: paths.Paths, console: progress.Console) -> None:
     """Makes everything that is missing until the cluster is ready."""
-    with locks.held(where.state / "lock"):
+    with locks.held(where.state / "lock", announce=console.say):
         machine.require_docker_or_root(_facts(where))
         with daemon.used(where):
             found = daemon.ensure(where, console)
             wanted = cluster.Cluster(where, console, found)
             if wanted.exists():
                 tools.ensure(where, console, found)
+                _open_firewall(found)
                 if _is_usable(where, wanted):
                     _say_ready(where, console)
                     return
@@ -52,7 +54,13 @@ def up(where: paths.Paths, console: progress.Console) -> None:
                 image = cluster.choose_image(where, console, found, _facts(where))
                 tools.ensure(where, console, found)
             wanted.create(image)
+            _open_firewall(found)
     _say_ready(where, console)
+
+
+def _open_firewall(found: docker.Docker) -> None:
+    if found.is_own:
+        firewall.open_for(found)
 
 
 def _say_ready(where: paths.Paths, console: progress.Console) -> None:
@@ -78,7 +86,7 @@ def _facts(where: paths.Paths) -> machine.Facts:
 
 def load_images(where: paths.Paths, console: progress.Console) -> None:
     """Builds Kedge's images and loads them into the node."""
-    with locks.held(where.state / "lock"), daemon.used(where):
+    with locks.held(where.state / "lock", announce=console.say), daemon.used(where):
         found = _running_cluster(where, console)
         references = images.ensure(where, console, found)
     console.say(f"the node has {' and '.join(references.values())}")
@@ -93,7 +101,7 @@ def _running_cluster(where: paths.Paths, console: progress.Console) -> docker.Do
 
 def down(where: paths.Paths, console: progress.Console) -> None:
     """Deletes the cluster and stops our daemon; what was cached stays."""
-    with locks.held(where.state / "lock"):
+    with locks.held(where.state / "lock", announce=console.say):
         found = daemon.find(where)
         if found is not None:
             cluster.remove(where, found, console)

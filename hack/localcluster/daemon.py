@@ -102,37 +102,12 @@ def _start(where: paths.Paths) -> docker.Docker:
 
 
 def _command(where: paths.Paths) -> list[str]:
-    """The daemon's command line.
-
-    Firewall rules are left to another daemon where one runs: starting a second one would
-    delete the first one's chains.
-    """
-    command = ["dockerd", f"--host={host(where)}", "--bridge=none"]
+    command = ["dockerd", f"--host={host(where)}", "--bridge=none", "--iptables=false"]
     command += [f"--data-root={folder(where) / 'data'}", f"--exec-root={where.runtime / 'exec'}"]
     command += [f"--pidfile={where.runtime / 'dockerd.pid'}", "--log-level=warn"]
-    if machine.processes("dockerd"):
-        command.append("--iptables=false")
-    else:
-        _remember_forward_policy(where)
     if machine.lacks_sys_resource(pathlib.Path("/proc/self/status").read_text()):
         command += [f"--add-runtime=kedge={_install_wrapper(where)}", "--default-runtime=kedge"]
     return command
-
-
-def _policy_file(where: paths.Paths) -> pathlib.Path:
-    return folder(where) / "forward-policy"
-
-
-def _remember_forward_policy(where: paths.Paths) -> None:
-    """Keeps the policy of before the first start; after a kill it is no longer the machine's."""
-    if not _policy_file(where).is_file():
-        locks.write_text(_policy_file(where), firewall.forward_policy())
-
-
-def _restore_firewall(where: paths.Paths) -> None:
-    if _policy_file(where).is_file() and not machine.processes("dockerd"):
-        firewall.clear(_policy_file(where).read_text())
-        _policy_file(where).unlink()
 
 
 def _install_wrapper(where: paths.Paths) -> pathlib.Path:
@@ -209,12 +184,12 @@ def stop(where: paths.Paths, console: progress.Console) -> str:
                 _remove_networks(found, console)
             _end(where)
         _clear_leftovers(where)
-        _restore_firewall(where)
         return "our Docker daemon is stopped"
 
 
 def _remove_networks(found: docker.Docker, console: progress.Console) -> None:
-    """Removes the bridges, which would outlive the daemon."""
+    """Removes the bridges and their firewall rules, which would outlive the daemon."""
+    firewall.close_for(found)
     networks = found.lines("network", "ls", "--quiet", "--filter", "type=custom")
     if networks:
         found.run(console, "network", "rm", *networks)

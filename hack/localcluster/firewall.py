@@ -1,45 +1,50 @@
-"""Removal of the firewall rules that a Docker daemon leaves behind when it stops.
+"""The few firewall rules that let pods reach the network through a daemon of our own.
 
-A daemon adds its chains and sets the policy of forwarding to DROP. Nothing takes that back,
-and a machine without Docker should be as it was.
+That daemon is kept from the firewall: it would delete the chains of another daemon when it
+starts, and leave its own and a closed forwarding policy when it stops. These rules name the
+bridge that they serve, by which they are found and removed.
 """
 
 from __future__ import annotations
 
-import re
+from hack.localcluster import docker, progress
 
-from hack.localcluster import progress
-
-PROGRAMS = ("iptables", "ip6tables")
-TABLES = ("filter", "nat")
-PREFIX = "DOCKER"
+PROGRAM = "iptables"
+Rule = tuple[str, list[str]]
 
 
-def forward_policy() -> str:
-    """The policy of forwarded packets, ACCEPT where it cannot be read."""
-    found = re.match(r"-P FORWARD (\w+)", progress.output_of(["iptables", "-S", "FORWARD"]) or "")
-    return found[1] if found else "ACCEPT"
+def bridges(daemon: docker.Docker) -> dict[str, str]:
+    """The bridges of the daemon's own networks, with their IPv4 subnets."""
+    found: dict[str, str] = {}
+    listing = ("network", "ls", "--quiet", "--no-trunc", "--filter", "type=custom")
+    for identifier in daemon.lines(*listing):
+        template = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
+        subnets = daemon.lines("network", "inspect", "--format", template, identifier)
+        found |= {f"br-{identifier[:12]}": subnet for subnet in subnets if ":" not in subnet}
+    return found
 
 
-def removal(rules: str) -> list[list[str]]:
-    """The iptables arguments that remove Docker's chains, given what `iptables -S` printed.
-
-    Rules of the built-in chains that lead there go first: a chain in use cannot be deleted.
-    """
-    lines = [line.split() for line in rules.splitlines()]
-    jumps = [
-        ["-D", *line[1:]]
-        for line in lines
-        if line[0] == "-A" and not line[1].startswith(PREFIX) and line[-1].startswith(PREFIX)
+def rules(bridge: str, subnet: str) -> list[Rule]:
+    """Tables and rules: leave with the host's address, and pass both ways."""
+    answers = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]
+    return [
+        ("nat", ["POSTROUTING", "-s", subnet, "!", "-o", bridge, "-j", "MASQUERADE"]),
+        ("filter", ["FORWARD", "-i", bridge, "-j", "ACCEPT"]),
+        ("filter", ["FORWARD", "-o", bridge, *answers, "-j", "ACCEPT"]),
     ]
-    chains = [line[1] for line in lines if line[0] == "-N" and line[1].startswith(PREFIX)]
-    return [*jumps, *(["-F", chain] for chain in chains), *(["-X", chain] for chain in chains)]
 
 
-def clear(policy: str) -> None:
-    for program in PROGRAMS:
-        for table in TABLES:
-            rules = progress.output_of([program, "-t", table, "-S"]) or ""
-            for words in removal(rules):
-                progress.output_of([program, "-t", table, *words])
-    progress.output_of(["iptables", "-P", "FORWARD", policy])
+def open_for(daemon: docker.Docker) -> None:
+    """Adds the rules that are not there yet."""
+    for bridge, subnet in bridges(daemon).items():
+        for table, rule in rules(bridge, subnet):
+            if progress.output_of([PROGRAM, "-t", table, "-C", *rule]) is None:
+                progress.output_of([PROGRAM, "-t", table, "-I", *rule])
+
+
+def close_for(daemon: docker.Docker) -> None:
+    """Removes the rules again, however often they were added."""
+    for bridge, subnet in bridges(daemon).items():
+        for table, rule in rules(bridge, subnet):
+            while progress.output_of([PROGRAM, "-t", table, "-D", *rule]) is not None:
+                pass

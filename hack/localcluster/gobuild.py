@@ -57,7 +57,7 @@ def build(where: paths.Paths, console: progress.Console, module: str, hint: str,
     target = location(where, module, only)
     if target.is_dir():
         return target
-    with locks.held(where.cache / f"go-{module}.lock"):
+    with locks.held(where.cache / f"go-{module}.lock", announce=console.say):
         if target.is_dir():
             return target
         machine.require_space(where.cache)

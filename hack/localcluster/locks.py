@@ -7,15 +7,24 @@ import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def held(path: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
-    """Holds a lock, waiting for it; the kernel frees it should this process die."""
+def held(path: pathlib.Path, *, shared: bool = False, announce: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds a lock, waiting for it; the kernel frees it should this process die.
+
+    Where it has to wait it announces so, lest a person take it for stuck.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    wanted = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, wanted | fcntl.LOCK_NB)
+        except OSError:
+            if announce is not None:
+                announce(f"waiting for another run, which holds {path} ...")
+            fcntl.flock(file, wanted)
         yield
 
 

@@ -67,7 +67,7 @@ def ensure(where: paths.Paths, console: progress.Console, daemon: docker.Docker)
     """Returns the reference of the built node image, making what is missing of it."""
     if daemon.has_image(reference()):
         return reference()
-    with locks.held(where.cache / "node-image.lock"):
+    with locks.held(where.cache / "node-image.lock", announce=console.say):
         if not packed(where).is_file():
             _build(where, console)
         with console.step("loading the node image into Docker"):

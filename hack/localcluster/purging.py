@@ -14,7 +14,7 @@ def size_bytes(folder: pathlib.Path) -> int:
 
     Files come and go while a daemon works there, which makes du's exit status meaningless.
     """
-    command = ["du", "--summarize", "--one-file-system", "--block-size=1", folder]
+    command = ["du", "--summarize", "--one-file-system", "--block-size=1", str(folder)]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
     return int(said[0]) if said else 0
 

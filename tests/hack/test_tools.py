@@ -47,21 +47,8 @@ def test_pinned_versions_agree_with_the_modules() -> None:
     assert f"helm.sh/helm/v3 {gobuild.HELM}" in (gobuild.MODULES / "helm/go.mod").read_text()
 
 
-def test_dockers_firewall_chains_are_emptied_before_they_are_deleted() -> None:
-    rules = """\
--P FORWARD DROP
--N DOCKER
--N DOCKER-USER
--N KUBE-MARK
--A FORWARD -j DOCKER-USER
--A FORWARD -i eth0 -j ACCEPT
--A DOCKER-USER -j RETURN
-"""
-    assert firewall.removal(rules) == [
-        ["-D", "FORWARD", "-j", "DOCKER-USER"],
-        ["-F", "DOCKER"],
-        ["-F", "DOCKER-USER"],
-        ["-X", "DOCKER"],
-        ["-X", "DOCKER-USER"],
-    ]
-    assert firewall.removal("") == []
+def test_firewall_rules_name_the_bridge_they_serve() -> None:
+    made = firewall.rules("br-abc", "172.18.0.0/16")
+
+    assert all("br-abc" in rule for _, rule in made)
+    assert [rule[0] for _, rule in made] == ["POSTROUTING", "FORWARD", "FORWARD"]
