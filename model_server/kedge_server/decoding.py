@@ -35,20 +35,28 @@ _JSON_TYPES = {
     str: "a string",
     type(None): "null",
 }
+_NO_BINARY: frozenset[str] = frozenset()
 _MAX_ID_CHARS = 256
 _MAX_DIMENSIONS = 8
 # Names in messages are the client's text; a message stays readable whatever it is.
 _MAX_QUOTE_CHARS = 60
 
 
-def infer_request(body: bytes, signature: Signature) -> protocol.InferRequest:
-    """Decodes a JSON body against what the model takes.
+def infer_request(body: bytes, signature: Signature, header_length: int | None = None) -> protocol.InferRequest:
+    """Decodes a body against what the model takes.
+
+    Args:
+        body: JSON, or JSON followed by the data of its binary tensors.
+        signature: What the model takes.
+        header_length: How many bytes are JSON when binary tensors follow.
 
     Raises:
         ClientError: The body is not a valid infer request for this model.
     """
+    if header_length is not None and not 0 <= header_length <= len(body):
+        raise ClientError(f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes")
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(body if header_length is None else memoryview(body)[:header_length])
     except orjson.JSONDecodeError as exc:
         raise ClientError(f"the body is not JSON: {exc}") from exc
     if not isinstance(document, dict):
@@ -56,33 +64,77 @@ def infer_request(body: bytes, signature: Signature) -> protocol.InferRequest:
     request_id = document.get("id")
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > _MAX_ID_CHARS):
         raise ClientError(f"id must be a string of at most {_MAX_ID_CHARS} characters")
-    methods = _methods(document, signature)
+    methods, binary = _methods(document, signature)
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise ClientError("inputs must be a list of at least one tensor")
-    return protocol.InferRequest(request_id, _rows(inputs, signature), methods)
+    if header_length is not None:
+        _attach_binary(inputs, memoryview(body)[header_length:])
+    return protocol.InferRequest(request_id, _rows(inputs, signature), methods, binary)
 
 
-def _methods(document: dict[str, Any], signature: Signature) -> tuple[str, ...]:
-    """Returns what is asked for: `outputs` first, then `parameters.method`, then the default."""
+def _attach_binary(inputs: list[Any], blob: memoryview) -> None:
+    """Gives each binary tensor its piece of what follows the JSON, in their order."""
+    start = 0
+    for position, tensor in enumerate(inputs):
+        size = _parameters(tensor, f"inputs[{position}]").get("binary_data_size")
+        if size is None:
+            continue
+        if type(size) is not int or not 0 <= size <= len(blob) - start:
+            raise ClientError(
+                f"inputs[{position}].parameters.binary_data_size {_quote(size)} does not fit"
+                f" the {len(blob) - start} bytes that are left"
+            )
+        if "data" in tensor:
+            raise ClientError(f"inputs[{position}] has both data and parameters.binary_data_size")
+        tensor["data"] = blob[start : start + size]
+        start += size
+    if start != len(blob):
+        raise ClientError(f"{len(blob) - start} bytes after the last binary tensor belong to none")
+
+
+def _parameters(holder: Any, field: str) -> dict[str, Any]:
+    parameters = holder.get("parameters") if isinstance(holder, dict) else None
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise ClientError(f"{field}.parameters must be an object")
+    return parameters
+
+
+def _methods(document: dict[str, Any], signature: Signature) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Returns what is asked for, and which of it in binary.
+
+    `outputs` comes first, then `parameters.method`, then the model's default.
+    """
     outputs = document.get("outputs")
+    parameters = document.get("parameters")
+    if not outputs and parameters in (None, {}):
+        return signature.methods[:1], _NO_BINARY
+    if parameters is not None and not isinstance(parameters, dict):
+        raise ClientError("parameters must be an object")
+    all_binary = parameters.get("binary_data_output") if parameters else None
+    chosen: list[tuple[Any, Any]]
     if outputs:
         if not isinstance(outputs, list):
             raise ClientError("outputs must be a list")
-        names: list[Any] = [o.get("name") if isinstance(o, dict) else None for o in outputs]
         field = "outputs[].name"
+        chosen = [
+            (
+                o.get("name") if isinstance(o, dict) else None,
+                _parameters(o, "outputs[]").get("binary_data", all_binary),
+            )
+            for o in outputs
+        ]
     else:
-        parameters = document.get("parameters")
-        if parameters is not None and not isinstance(parameters, dict):
-            raise ClientError("parameters must be an object")
-        method = parameters.get("method") if parameters else None
-        if method is None:
-            return signature.methods[:1]
-        names, field = [method], "parameters.method"
-    for name in names:
+        field = "parameters.method"
+        chosen = [((parameters or {}).get("method", signature.methods[0]), all_binary)]
+    for name, binary in chosen:
         if name not in signature.methods:
             raise ClientError(f"{field} {_quote(name)} is not one of {', '.join(signature.methods)}")
-    return tuple(dict.fromkeys(names))
+        if binary not in (None, False, True):
+            raise ClientError("binary_data and binary_data_output must be true or false")
+    return tuple(dict.fromkeys(name for name, _ in chosen)), frozenset(name for name, binary in chosen if binary)
 
 
 def _rows(inputs: list[Any], signature: Signature) -> protocol.Rows:
@@ -198,6 +250,8 @@ def _values(tensor: dict[str, Any], name: str, datatype: str, shape: list[int]) 
     type and range, and cannot be made to allocate a wide string for each number.
     """
     data = tensor.get("data")
+    if isinstance(data, memoryview):
+        return _binary_values(data, name, datatype, shape)
     if not isinstance(data, list):
         raise ClientError(f"input {_quote(name)}: data must be a list")
     data = _flat(data, name, shape)
@@ -213,6 +267,46 @@ def _values(tensor: dict[str, Any], name: str, datatype: str, shape: list[int]) 
     except (struct.error, TypeError, OverflowError):
         return _with_nulls(data, name, datatype).reshape(shape)
     return np.frombuffer(packed, dtype=dtype).reshape(shape)
+
+
+def _binary_values(data: memoryview, name: str, datatype: str, shape: list[int]) -> protocol.Array:
+    """Reads a little-endian binary tensor; strings have their length in four bytes before them."""
+    size = math.prod(shape)
+    if datatype == "BYTES":
+        return _binary_strings(data, name, size).reshape(shape)
+    dtype = protocol.DATATYPES[datatype]
+    if len(data) != size * dtype.itemsize:
+        raise ClientError(
+            f"input {_quote(name)}: {len(data)} bytes of binary data, but {datatype} of shape {shape}"
+            f" needs {size * dtype.itemsize}"
+        )
+    if datatype == "BOOL":
+        octets = np.frombuffer(data, dtype=np.uint8)
+        if (octets > 1).any():
+            raise ClientError(f"input {_quote(name)}: binary BOOL data must be bytes of 0 or 1")
+        return octets.astype(np.bool_).reshape(shape)
+    values = np.frombuffer(data, dtype=dtype.newbyteorder("<"))
+    return values.astype(np.float64 if datatype in _FLOATS else dtype).reshape(shape)
+
+
+def _binary_strings(data: memoryview, name: str, size: int) -> protocol.Array:
+    strings = np.empty(size, dtype=object)
+    start = 0
+    for position in range(size):
+        if len(data) - start < 4:
+            raise ClientError(f"input {_quote(name)}: binary data ends before string {position} of {size}")
+        length = int.from_bytes(data[start : start + 4], "little")
+        start += 4
+        if length > len(data) - start:
+            raise ClientError(f"input {_quote(name)}: string {position} is longer than the binary data")
+        try:
+            strings[position] = str(data[start : start + length], "utf-8")
+        except UnicodeDecodeError as exc:
+            raise ClientError(f"input {_quote(name)}: string {position} is not UTF-8") from exc
+        start += length
+    if start != len(data):
+        raise ClientError(f"input {_quote(name)}: {len(data) - start} bytes follow the last string")
+    return strings
 
 
 def _flat(data: list[Any], name: str, shape: list[int]) -> list[Any]:

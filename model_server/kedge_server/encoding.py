@@ -14,14 +14,46 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
 def infer_response(
-    model_name: str, model_version: str, request_id: str | None, outputs: Sequence[protocol.Output]
-) -> bytes:
-    """Returns the JSON body of a successful infer answer; tensors are flat, row-major."""
+    model_name: str, model_version: str, request: protocol.InferRequest, outputs: Sequence[protocol.Output]
+) -> tuple[bytes, int | None]:
+    """Returns the body of a successful infer answer; tensors are flat, row-major.
+
+    The second value is how many bytes are JSON when binary tensors follow, else None.
+    """
     answer: dict[str, Any] = {"model_name": model_name, "model_version": model_version}
-    if request_id is not None:
-        answer["id"] = request_id
-    answer["outputs"] = [_tensor(name, array) for name, array in outputs]
-    return orjson.dumps(answer, option=_OPTIONS)
+    if request.id is not None:
+        answer["id"] = request.id
+    if not request.binary:
+        answer["outputs"] = [_tensor(name, array) for name, array in outputs]
+        return orjson.dumps(answer, option=_OPTIONS), None
+    blobs: list[bytes] = []
+    tensors: list[dict[str, Any]] = []
+    for name, array in outputs:
+        # A multi-output classifier's predict_proba_0 belongs to the method predict_proba.
+        if name in request.binary or name.rpartition("_")[0] in request.binary:
+            blob = _binary(array)
+            blobs.append(blob)
+            tensors.append(
+                {
+                    "name": name,
+                    "datatype": protocol.datatype_of(array),
+                    "shape": list(array.shape),
+                    "parameters": {"binary_data_size": len(blob)},
+                }
+            )
+        else:
+            tensors.append(_tensor(name, array))
+    answer["outputs"] = tensors
+    header = orjson.dumps(answer, option=_OPTIONS)
+    return b"".join((header, *blobs)), len(header)
+
+
+def _binary(array: protocol.Array) -> bytes:
+    """Returns a tensor's data in little-endian order; strings have their length before them."""
+    if protocol.datatype_of(array) != "BYTES":
+        return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    encoded = [str(value).encode() for value in array.reshape(-1).tolist()]
+    return b"".join(part for text in encoded for part in (len(text).to_bytes(4, "little"), text))
 
 
 def _tensor(name: str, array: protocol.Array) -> dict[str, Any]:

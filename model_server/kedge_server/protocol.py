@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# In a request and in an answer with binary tensors: how many bytes of the body are JSON.
+# https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+HEADER_LENGTH = b"inference-header-content-length"
+EXTENSIONS = ("binary_tensor_data",)
+
 # Tensor datatypes and the numpy types that hold them; BYTES are Python strings.
 DATATYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -63,11 +68,13 @@ class InferRequest:
         id: Echoed in the answer, or None.
         rows: What to predict.
         methods: The outputs asked for, without repetition.
+        binary: Those of `methods` that are wanted as binary tensors.
     """
 
     id: str | None
     rows: Rows
     methods: tuple[str, ...]
+    binary: frozenset[str] = frozenset()
 
 
 # One output of the model: its name and an array whose first axis is the rows.

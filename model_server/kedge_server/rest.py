@@ -12,11 +12,11 @@ import functools
 import logging
 import time
 import urllib.parse
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 import kedge_server
-from kedge_server import connections, decoding, encoding, loading, metrics
+from kedge_server import compression, connections, decoding, encoding, loading, metrics, protocol
 from kedge_server.batching import Batcher
 from kedge_server.errors import ClientError, Fault, MethodNotAllowedError, OverloadedError, RequestError
 from kedge_server.settings import Settings
@@ -41,7 +41,17 @@ class _HungUpError(Exception):
     """The client went away before its request was complete."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
+class _Headers:
+    """What an infer request's headers say."""
+
+    length: int = 0
+    coding: bytes = b""
+    json_length: int | None = None
+    takes_gzip: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
     """What goes back: a status, a body, and headers besides the usual ones."""
 
@@ -153,11 +163,12 @@ class App:
     async def _predict(self, scope: Scope, receive: Receive) -> Answer:
         if scope["method"] != "POST":
             raise MethodNotAllowedError("POST")
-        body = await self._body(scope, receive)
+        headers = _headers_of(scope["headers"])
+        body = await self._body(headers, receive)
         model, batcher = self._model, self._batcher
         if model is None or batcher is None:
             raise OverloadedError("the model is still being loaded")
-        request = decoding.infer_request(body, model.signature)
+        request = decoding.infer_request(body, model.signature, headers.json_length)
         if request.rows.count > self._settings.limits.max_queue_rows:
             raise ClientError(
                 f"{request.rows.count} rows, but this server takes at most"
@@ -167,20 +178,25 @@ class App:
         outcome = await batcher.submit(request)
         if isinstance(outcome, RequestError):
             raise outcome
-        return Answer(
-            200,
-            encoding.infer_response(self._settings.model_name, self._settings.model_version, request.id, outcome),
-        )
+        settings = self._settings
+        content, json_length = encoding.infer_response(settings.model_name, settings.model_version, request, outcome)
+        if json_length is None and len(content) < compression.MIN_BYTES:
+            return Answer(200, content)
+        extra = [_CONTENT_TYPE_JSON] if json_length is None else _binary_headers(json_length)
+        if len(content) >= compression.MIN_BYTES and headers.takes_gzip:
+            content = compression.gzip(content)
+            extra.append((b"content-encoding", b"gzip"))
+        return Answer(200, content, tuple(extra))
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _body(self, headers: _Headers, receive: Receive) -> bytes:
         limit = self._settings.limits.max_body_bytes
-        for name, value in scope["headers"]:
-            if name == b"content-length" and int(value) > limit:
-                await self._discard(receive)
-                raise ClientError(f"the body has {int(value)} bytes; at most {limit} are taken", 413)
-            if name == b"content-encoding" and value.lower() != b"identity":
-                await self._discard(receive)
-                raise ClientError("content-encoding must be identity", 415)
+        if headers.length > limit:
+            await self._discard(receive)
+            raise ClientError(f"the body has {headers.length} bytes; at most {limit} are taken", 413)
+        body = await self._whole_body(receive, limit)
+        return compression.decompress(body, headers.coding, limit) if headers.coding else body
+
+    async def _whole_body(self, receive: Receive, limit: int) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _HungUpError
@@ -234,7 +250,7 @@ class App:
         return Answer(answer.status, encoding.to_json({"name": name, "ready": answer.status == 200}))
 
     def _server_metadata(self) -> Answer:
-        document = {"name": "kedge-server", "version": kedge_server.__version__, "extensions": []}
+        document = {"name": "kedge-server", "version": kedge_server.__version__, "extensions": protocol.EXTENSIONS}
         return Answer(200, encoding.to_json(document))
 
     def _model_metadata(self) -> Answer:
@@ -246,7 +262,7 @@ class App:
             "versions": [self._settings.model_version],
             "platform": _PLATFORM,
             "inputs": _input_metadata(signature),
-            "outputs": [{"name": name, "datatype": "FP64", "shape": [-1]} for name in signature.methods],
+            "outputs": [{"name": o.name, "datatype": o.datatype, "shape": [-1, *o.shape]} for o in signature.outputs],
         }
         return Answer(200, encoding.to_json(document))
 
@@ -258,6 +274,29 @@ class App:
         ]
         body = self._metrics.render(names)
         return Answer(200, body, ((b"content-type", metrics.CONTENT_TYPE),))
+
+
+def _headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> _Headers:
+    headers = _Headers()
+    for name, value in pairs:
+        if name == b"content-length":
+            headers.length = int(value)
+        elif name == b"content-encoding":
+            headers.coding = value.strip().lower()
+        elif name == b"accept-encoding":
+            headers.takes_gzip = compression.accepts_gzip(value)
+        elif name == protocol.HEADER_LENGTH:
+            if not value.isdigit() or len(value) > 12:
+                raise ClientError("Inference-Header-Content-Length must be a number of bytes")
+            headers.json_length = int(value)
+    return headers
+
+
+def _binary_headers(json_length: int) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", b"application/octet-stream"),
+        (protocol.HEADER_LENGTH, str(json_length).encode()),
+    ]
 
 
 def _error_answer(exc: RequestError) -> Answer:

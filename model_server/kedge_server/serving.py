@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import logging
 import signal
 import socket
@@ -24,7 +25,7 @@ import uvloop
 from kedge_server import connections, failures, loading, metrics, predicting, protocol, rest, sockets
 from kedge_server.batching import Batcher
 from kedge_server.settings import Settings
-from kedge_server.signature import Kind, Layout, Signature
+from kedge_server.signature import Kind, Layout, OutputTensor, Signature, observed
 
 _log = logging.getLogger(__name__)
 
@@ -182,34 +183,45 @@ class _Life:
 def _load_and_warm_up(settings: Settings) -> tuple[loading.LoadedModel, predicting.Predictor]:
     model = loading.load(settings.model_path, settings.sha256, settings.trusted_types)
     predictor = predicting.Predictor(model.estimator, model.signature)
-    warm_up(predictor, model.signature)
-    return model, predictor
+    described = dataclasses.replace(model.signature, outputs=warm_up(predictor, model.signature))
+    return dataclasses.replace(model, signature=described), predictor
 
 
-def warm_up(predictor: predicting.Predictor, signature: Signature) -> None:
+def warm_up(predictor: predicting.Predictor, signature: Signature) -> tuple[OutputTensor, ...]:
     """Predicts one made-up row, when one can be made of values that the model has learnt.
 
     The first prediction imports, allocates and starts more than any later one, which
     should cost no user's request its time. A ValueError says that the row does not
     suit the model (a logarithm has no zero), which does not make it a bad model; any
-    other error is one that users would meet too.
+    other error is one that users would meet too. Returns the outputs, as
+    they turned out where they could be seen.
 
     Raises:
         StartFailure: WarmUpFailed.
     """
     rows = _made_up_rows(signature)
     if rows is None:
-        return
-    try:
-        predictor.try_out(protocol.InferRequest(None, rows, signature.methods[:1]))
-    except ValueError as exc:
-        _log.warning("the made-up warm-up row does not suit the model", extra={"error": str(exc)[:300]})
-    except Exception as exc:
-        raise failures.StartFailure(
-            failures.WARM_UP_FAILED,
-            f"The model loads but cannot predict: {type(exc).__name__}: {exc}; check that it predicts with this"
-            " server's library versions.",
-        ) from exc
+        return signature.outputs
+    known = {output.name: output for output in signature.outputs}
+    default = signature.methods[0]
+    for method in signature.methods:
+        try:
+            outputs = predictor.try_out(protocol.InferRequest(None, rows, (method,)))
+        except Exception as exc:
+            if isinstance(exc, ValueError) or method != default:
+                _log.warning(
+                    "the made-up warm-up row does not suit the model",
+                    extra={"method": method, "error": f"{type(exc).__name__}: {exc}"[:300]},
+                )
+                continue
+            raise failures.StartFailure(
+                failures.WARM_UP_FAILED,
+                f"The model loads but cannot {default}: {type(exc).__name__}: {exc}; check that it does with this"
+                " server's library versions.",
+            ) from exc
+        known.pop(method)
+        known.update((name, observed(name, array)) for name, array in outputs)
+    return tuple(known.values())
 
 
 def _made_up_rows(signature: Signature) -> protocol.Rows | None:

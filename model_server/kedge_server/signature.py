@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from kedge_server import protocol
+
 # In the order in which the first one available is the default output.
 METHODS = ("predict", "transform", "predict_proba", "decision_function", "score_samples")
 
@@ -55,6 +57,21 @@ class Column:
 
 
 @dataclasses.dataclass(frozen=True)
+class OutputTensor:
+    """One tensor of an answer.
+
+    Attributes:
+        name: The method that makes it; numbered when that gives several.
+        datatype: Of the protocol.
+        shape: Behind the rows; -1 where it is not known.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Signature:
     """What infer requests may carry and ask for.
 
@@ -64,6 +81,7 @@ class Signature:
         width: Number of features, or None when the estimator takes any number.
         named: Whether the names come from training rather than from here.
         methods: Outputs that a request may ask for; the first is the default.
+        outputs: The tensors that they give, as far as they are known.
     """
 
     layout: Layout
@@ -71,6 +89,7 @@ class Signature:
     width: int | None
     named: bool
     methods: tuple[str, ...]
+    outputs: tuple[OutputTensor, ...] = ()
 
     @property
     def numeric(self) -> bool:
@@ -88,10 +107,11 @@ def describe(model: Any) -> Signature:
     if not methods:
         raise ValueError(f"{type(model).__name__} offers none of {', '.join(METHODS)}")
     if type(_first_step(model)).__module__ == _TEXT_MODULE:
-        return Signature(Layout.TEXT, (Column("text", Kind.STRING),), 1, named=False, methods=methods)
+        text = Column("text", Kind.STRING, "")
+        return Signature(Layout.TEXT, (text,), 1, named=False, methods=methods, outputs=_guess(model, methods))
     width = getattr(model, "n_features_in_", None)
     if width is None:
-        return Signature(Layout.MATRIX, (), None, named=False, methods=methods)
+        return Signature(Layout.MATRIX, (), None, named=False, methods=methods, outputs=_guess(model, methods))
     width = int(width)
     names = getattr(model, "feature_names_in_", None)
     known = _known(model, width)
@@ -99,7 +119,23 @@ def describe(model: Any) -> Signature:
     labels = [f"x{i}" for i in range(width)] if names is None else [str(name) for name in names]
     columns = tuple(Column(label, *pair) for label, pair in zip(labels, known, strict=True))
     layout = Layout.FRAME if names is not None and _needs_frame(model) else Layout.MATRIX
-    return Signature(layout, columns, width, named=names is not None, methods=methods)
+    return Signature(layout, columns, width, named=names is not None, methods=methods, outputs=_guess(model, methods))
+
+
+def _guess(model: Any, methods: tuple[str, ...]) -> tuple[OutputTensor, ...]:
+    """Tells the outputs of an estimator that has not been run: its classes say most."""
+    classes = getattr(model, "classes_", None)
+    labels = "FP64"
+    if isinstance(classes, np.ndarray):
+        labels = protocol.datatype_of(classes)
+    width = (-1,) if not isinstance(classes, np.ndarray) else (len(classes),)
+    known = {"predict": (labels, ()), "predict_proba": ("FP64", width), "score_samples": ("FP64", ())}
+    return tuple(OutputTensor(name, *known.get(name, ("FP64", (-1,)))) for name in methods)
+
+
+def observed(name: str, array: protocol.Array) -> OutputTensor:
+    """Describes an output by one that the model has given."""
+    return OutputTensor(name, protocol.datatype_of(array), array.shape[1:])
 
 
 def _first_step(model: Any) -> Any:

@@ -185,9 +185,10 @@ def test_parallel_jobs_saved_in_a_model_are_set_to_one(tmp_path: Path) -> None:
     assert loaded[-1].n_jobs == 1
 
 
-def warm_up(model: Any) -> None:
+def warm_up(model: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     described = signature.describe(model)
-    serving.warm_up(predicting.Predictor(model, described), described)
+    outputs = serving.warm_up(predicting.Predictor(model, described), described)
+    return {output.name: (output.datatype, output.shape) for output in outputs}
 
 
 def test_warm_up_uses_categories_that_the_model_knows(churn: Any) -> None:
@@ -196,7 +197,15 @@ def test_warm_up_uses_categories_that_the_model_knows(churn: Any) -> None:
         ("age", signature.Kind.NUMBER, 0.0),
         ("city", signature.Kind.STRING, "Oslo"),
     ]
-    warm_up(churn)
+    assert warm_up(churn)["predict"] == ("BYTES", ())
+
+
+def test_warm_up_learns_what_the_outputs_look_like(iris: Any) -> None:
+    assert warm_up(iris) == {
+        "predict": ("INT64", ()),
+        "predict_proba": ("FP64", (3,)),
+        "decision_function": ("FP64", (3,)),
+    }
 
 
 def test_warm_up_does_not_reject_a_model_that_zeros_do_not_suit() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from tests.model_server import support
 from tests.model_server.support import infer_body, iris_body, tensor
 
+from kedge_server import protocol
 from kedge_server.settings import Limits
 
 AGES = tensor([20.0, 50.0], name="age")
@@ -288,3 +291,128 @@ async def test_is_live_but_not_ready_before_the_model_is_loaded(iris: Any) -> No
         response = await server.infer(iris_body())
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert server.counted()["overload"] == 1
+
+
+def binary_request(tensors: list[dict[str, Any]], blobs: list[bytes], **fields: Any) -> tuple[bytes, dict[str, str]]:
+    header = json.dumps({"inputs": tensors, **fields}).encode()
+    return header + b"".join(blobs), {"inference-header-content-length": str(len(header))}
+
+
+def binary_tensor(
+    size: int, datatype: str = "FP64", shape: tuple[int, ...] = (1, 4), name: str = "input"
+) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+
+
+@pytest.mark.parametrize(
+    "datatype", ["FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
+)
+async def test_takes_and_gives_binary_tensors(iris: Any, datatype: str) -> None:
+    rows = np.array([[5, 3, 1, 0], [6, 3, 5, 2]], dtype=protocol.DATATYPES[datatype].newbyteorder("<"))
+    content, headers = binary_request(
+        [binary_tensor(rows.nbytes, datatype, (2, 4))],
+        [rows.tobytes()],
+        outputs=[{"name": "predict_proba", "parameters": {"binary_data": True}}, {"name": "predict"}],
+    )
+    async with support.served(iris) as server:
+        response = await server.client.post("/v2/models/m/infer", content=content, headers=headers)
+        assert response.headers["content-type"] == "application/octet-stream"
+        length = int(response.headers["inference-header-content-length"])
+        answer = json.loads(response.content[:length])
+        assert answer["outputs"][0] == {
+            "name": "predict_proba",
+            "datatype": "FP64",
+            "shape": [2, 3],
+            "parameters": {"binary_data_size": 48},
+        }
+        expected = iris.predict_proba(rows.astype(float))
+        assert np.array_equal(np.frombuffer(response.content[length:], "<f8").reshape(2, 3), expected)
+        assert answer["outputs"][1]["data"] == iris.predict(rows.astype(float)).tolist()
+
+
+async def test_takes_and_gives_binary_strings(churn: Any) -> None:
+    cities = b"\x04\x00\x00\x00Oslo\x04\x00\x00\x00Rome"
+    tensors = [AGES, binary_tensor(len(cities), "BYTES", (2,), "city")]
+    content, headers = binary_request(tensors, [cities], parameters={"binary_data_output": True})
+    async with support.served(churn) as server:
+        response = await server.client.post("/v2/models/m/infer", content=content, headers=headers)
+        length = int(response.headers["inference-header-content-length"])
+        assert response.content[length:] == b"\x04\x00\x00\x00stay\x05\x00\x00\x00leave"
+
+
+FOUR = np.arange(4.0).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "blob", "names"),
+    [
+        ([binary_tensor(40)], FOUR, "binary_data_size"),
+        ([binary_tensor(-1)], FOUR, "binary_data_size"),
+        ([binary_tensor("32")], FOUR, "binary_data_size"),  # type: ignore[arg-type]
+        ([binary_tensor(24)], FOUR[:24], "needs 32"),
+        ([binary_tensor(32)], FOUR + b"x", "belong to none"),
+        ([binary_tensor(32) | {"data": [1, 2, 3, 4]}], FOUR, "both data and"),
+        ([binary_tensor(32) | {"parameters": 3}], FOUR, "parameters"),
+        ([binary_tensor(4, "BOOL")], b"\x00\x01\x02\x01", "0 or 1"),
+        ([binary_tensor(32) | {"shape": [1 << 30, 4]}], FOUR, "needs"),
+    ],
+)
+async def test_a_malformed_binary_tensor_is_the_client_s_fault(
+    iris: Any, tensors: list[dict[str, Any]], blob: bytes, names: str
+) -> None:
+    content, headers = binary_request(tensors, [blob])
+    async with support.served(iris) as server:
+        response = await server.client.post("/v2/models/m/infer", content=content, headers=headers)
+        assert response.status_code == 400
+        assert names in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [b"\x04\x00", b"\x09\x00\x00\x00Oslo", b"\xff\xff\xff\xff", b"\x01\x00\x00\x00\xff", b"\x01\x00\x00\x00ab"],
+)
+async def test_malformed_binary_strings_are_the_client_s_fault(churn: Any, blob: bytes) -> None:
+    tensors = [tensor([20.0], name="age"), binary_tensor(len(blob), "BYTES", (1,), "city")]
+    content, headers = binary_request(tensors, [blob])
+    async with support.served(churn) as server:
+        assert (await server.client.post("/v2/models/m/infer", content=content, headers=headers)).status_code == 400
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "99999", "9" * 40])
+async def test_a_wrong_header_length_is_the_client_s_fault(iris: Any, length: str) -> None:
+    async with support.served(iris) as server:
+        headers = {"inference-header-content-length": length}
+        response = await server.client.post("/v2/models/m/infer", json=iris_body(), headers=headers)
+        assert response.status_code == 400
+        assert "Inference-Header-Content-Length" in response.json()["error"]
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_takes_compressed_bodies_up_to_the_limit(iris: Any, coding: str, pack: Any) -> None:
+    async with support.served(iris, Limits(max_body_bytes=4000)) as server:
+        body = json.dumps(iris_body(rows=2)).encode()
+        headers = {"content-encoding": coding}
+
+        async def post(content: bytes) -> int:
+            return (await server.client.post("/v2/models/m/infer", content=content, headers=headers)).status_code
+
+        assert await post(pack(body)) == 200
+        assert await post(pack(bytes(1_000_000))) == 413
+        assert await post(pack(body)[:-9]) == 400
+        assert await post(pack(body) + b"x") == 400
+        assert await post(b"nonsense") == 400
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"), [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=0", False), ("br", False)]
+)
+async def test_compresses_large_answers_for_clients_that_take_them(
+    iris: Any, accepted: str, *, compressed: bool
+) -> None:
+    rows = np.tile(support.IRIS, (20, 1))
+    async with support.served(iris) as server:
+        body = infer_body(tensor(rows.tolist()), outputs=[{"name": "predict_proba"}])
+        response = await server.client.post("/v2/models/m/infer", json=body, headers={"accept-encoding": accepted})
+        assert (response.headers.get("content-encoding") == "gzip") is compressed
+        data = response.json()["outputs"][0]["data"]
+        assert np.array_equal(np.reshape(data, (-1, 3)), iris.predict_proba(rows))
