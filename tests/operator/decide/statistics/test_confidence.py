@@ -29,7 +29,7 @@ def test_ends_are_where_the_mixture_reaches_one_over_alpha(bad: float, total: fl
             assert float(mixture / likelihood) == pytest.approx(20, rel=1e-6)
 
 
-@given(total=st.floats(1, 1e9), share=st.floats(0, 1), alpha=st.floats(1e-6, 0.5))
+@given(total=st.floats(1, 1e9), share=st.floats(1e-9, 1), alpha=st.floats(1e-6, 0.5))
 @example(total=20_000.0, share=5e-9, alpha=1e-6)
 @example(total=20_000.0, share=1 - 5e-9, alpha=1e-6)
 def test_ends_are_exact_for_fractions_of_events_too(total: float, share: float, alpha: float) -> None:
