@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import kopf
 from aiohttp import web
@@ -115,8 +116,9 @@ async def _watch(parts: Parts, gate: Gate) -> None:
         registry=watches.registry(parts.cache, gate.wake),
         settings=watches.settings(),
         standalone=True,
-        # Kopf would ask the system for the user's name, and a container's user may have none.
-        identity=kopf.Identity(parts.settings.identity),
+        # Kopf would ask the system for the user's name, and a container's user may have none. Its type for
+        # this is a string by another name, which it does not export.
+        identity=cast(Any, parts.settings.identity),
         clusterwide=not namespaces,
         namespaces=namespaces,
     )
