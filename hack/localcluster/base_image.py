@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 
-from hack.localcluster import content, docker, locks, machine, paths, progress, rootfs
+from hack.localcluster import content, docker, locks, machine, paths, progress, rootfs, trimming
 
 PACKAGES = ("python3", "python3-venv", "ca-certificates")
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
@@ -48,6 +48,8 @@ def ensure(where: paths.Paths, console: progress.Console, daemon: docker.Docker)
             with console.step("making a Python base image", "about 40 s, cached afterwards"):
                 _build(where, console)
         rootfs.load(console, daemon, packed(where), reference(), CHANGES)
+        trimming.files(packed(where))
+        trimming.images(daemon, reference())
     return reference()
 
 

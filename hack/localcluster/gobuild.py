@@ -15,7 +15,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 
-from hack.localcluster import content, errors, locks, machine, packages, paths, progress
+from hack.localcluster import content, errors, locks, machine, packages, paths, progress, trimming
 
 MODULES = pathlib.Path(__file__).parent / "node" / "modules"
 GO_MINIMUM = (1, 26)
@@ -78,6 +78,7 @@ def build(where: paths.Paths, console: progress.Console, module: str, hint: str,
             for name, better in RENAMED.items():
                 if (new / name).exists():
                     (new / name).rename(new / better)
+        trimming.files(target)
     return target
 
 

@@ -23,6 +23,7 @@ from hack.localcluster import (
     paths,
     progress,
     rootfs,
+    trimming,
 )
 
 NODE = pathlib.Path(__file__).parent / "node"
@@ -72,6 +73,8 @@ def ensure(where: paths.Paths, console: progress.Console, daemon: docker.Docker)
             _build(where, console)
         with console.step("loading the node image into Docker"):
             rootfs.load(console, daemon, packed(where), reference(), CHANGES)
+        trimming.files(packed(where))
+        trimming.images(daemon, reference())
     return reference()
 
 
