@@ -42,7 +42,7 @@ STYLE: Any = {
 def draw(results: Results, folder: Path) -> None:
     """Write every figure into `folder`."""
     figures: dict[str, tuple[Callable[[Axes, Results], None], tuple[float, float]]] = {
-        "evidence": (_evidence, (7, 3.4)),
+        "evidence": (_evidence, (7, 3.6)),
         "false-rollbacks": (_false_rollbacks, (7, 5)),
         "detection": (_detection, (7, 3.4)),
         "polls": (_polls, (7, 3.4)),
@@ -75,7 +75,7 @@ def _evidence(axes: Axes, results: Results) -> None:
                   textcoords="offset points")  # fmt: skip
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), loc="lower left")
+    axes.figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4)
     axes.set(xlabel="requests", ylabel="log e-value", title="Evidence against a budget of 1 %, three candidates each")
 
 
