@@ -108,6 +108,7 @@ class World:
                 spec=self.spec,
                 generation=self.generation,
                 declared=self.declared,
+                selector="kedge.dev/model-deployment=churn",
                 status=self.status,
                 snapshot=self.snapshot(),
                 now=self.now,

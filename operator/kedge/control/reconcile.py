@@ -86,6 +86,7 @@ class Reconciler:
                 spec=spec,
                 generation=metadata["generation"],
                 declared=declared.hash,
+                selector=names.selector(owner),
                 status=before,
                 snapshot=snapshot,
                 now=self._now(),

@@ -75,7 +75,11 @@ async def run(settings: Settings) -> None:
 
 
 async def _operate(parts: Parts) -> None:
-    """Watches from the start, and acts while this instance is the leader; the end of either is the end."""
+    """Watches, and acts while this instance is the leader; the end of either is the end.
+
+    Kopf looks for the resources to watch only once, when it starts: the first full list waits for the CRD.
+    """
+    await _fill(parts)
     async with scrape.client() as http:
         reconciler = Reconciler(parts.api, parts.cache, http, parts.settings, parts.metrics)
         queue = KeyedQueue[Key](reconciler.reconcile, failed=lambda _: parts.metrics.reconcile_errors.inc())
@@ -94,7 +98,6 @@ async def _operate(parts: Parts) -> None:
 
 
 async def _lead(parts: Parts, gate: Gate, queue: KeyedQueue[Key]) -> None:
-    await _fill(parts)
     leadership = Leadership(parts.api, parts.settings.namespace, parts.settings.identity)
     await leadership.acquire()
     parts.metrics.leader.set(1)

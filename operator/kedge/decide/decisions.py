@@ -48,6 +48,8 @@ class Input:
     generation: int
     declared: str
     """The revision that the spec declares."""
+    selector: str
+    """Selects all pods of the ModelDeployment, as text."""
     status: ModelDeploymentStatus
     snapshot: Snapshot
     now: float
@@ -114,6 +116,7 @@ def _status(given: Input, outcome: Outcome, judgements: tuple[Judgement, ...]) -
             "rejected_revisions": outcome.rejected,
             "rollout": rollout,
             "objectives": _objectives(given.status, outcome, judgements),
+            "selector": given.selector,
             "replicas": len([pod for pod in given.snapshot.pods if not pod.terminating]),
         }
     )

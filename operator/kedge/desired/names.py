@@ -48,6 +48,11 @@ def selector_labels(owner: Owner, revision: str | None = None) -> dict[str, str]
     return labels
 
 
+def selector(owner: Owner) -> str:
+    """Returns the selector of all pods as text, for the scale subresource."""
+    return ",".join(f"{key}={value}" for key, value in selector_labels(owner).items())
+
+
 def labels(owner: Owner, revision: str | None = None) -> dict[str, str]:
     """Returns all labels of a child."""
     recommended = {

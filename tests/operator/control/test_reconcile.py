@@ -34,6 +34,7 @@ async def serving() -> Cluster:
     cluster.declare(spec("1"))
     await settle(cluster)
     assert cluster.condition("Ready") == "True"
+    assert cluster.status["selector"] == f"kedge.dev/model-deployment={KEY_NAME}"
     return cluster
 
 
