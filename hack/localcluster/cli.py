@@ -174,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
+    os.environ["PATH"] = machine.path_with_system(os.environ)
     try:
         return _dispatch(arguments, paths.discover(os.environ))
     except errors.LocalClusterError as error:

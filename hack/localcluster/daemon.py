@@ -85,7 +85,6 @@ def _start(where: paths.Paths) -> docker.Docker:
     with log.open("wb") as output:
         process = subprocess.Popen(
             _command(where),
-            env={**os.environ, "PATH": machine.path_with_system(os.environ)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import tarfile
@@ -15,6 +16,8 @@ import tempfile
 
 from hack.localcluster import base_image, cluster, content, docker, locks, paths, progress
 
+# Arguments that every Dockerfile has without declaring them; Docker keeps them out of the image.
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 CHECKOUT_LABEL = "dev.kedge.checkout"
 
 
@@ -123,6 +126,7 @@ def _build(
     dockerfile = where.checkout / source.dockerfile
     words = [f"--file={source.dockerfile}", f"--label={CHECKOUT_LABEL}={where.cluster_name}"]
     words += [f"--build-arg=BASE_IMAGE={base}"] if base else []
+    words += [f"--build-arg={name}" for name in PROXY_VARIABLES if os.environ.get(name)]
     goals = [[f"--tag={reference}"]]
     if base or daemon.is_own:
         daemon = dataclasses.replace(daemon, classic_builder=True)

@@ -10,10 +10,7 @@ from hack.localcluster import ledger, machine, paths, progress
 
 def ensure(where: paths.Paths, console: progress.Console, programs: dict[str, str]) -> None:
     """Installs the packages of those programs (program -> package) that are not there."""
-    search = machine.path_with_system(os.environ)
-    missing = machine.unique(
-        package for program, package in programs.items() if shutil.which(program, path=search) is None
-    )
+    missing = machine.unique(package for program, package in programs.items() if shutil.which(program) is None)
     if not missing:
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

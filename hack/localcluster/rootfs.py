@@ -24,9 +24,8 @@ UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"
 def bootstrap(where: paths.Paths, console: progress.Console, target: pathlib.Path, include: Sequence[str]) -> None:
     """Makes a minimal Debian with these packages in a folder."""
     packages.ensure(where, console, {"debootstrap": "debootstrap", "gpgv": "gpgv"})
-    debootstrap = shutil.which("debootstrap", path="/usr/sbin:/usr/bin") or "debootstrap"
     console.run(
-        [*ISOLATED, debootstrap, "--variant=minbase", f"--include={','.join(include)}", SUITE, target],
+        [*ISOLATED, "debootstrap", "--variant=minbase", f"--include={','.join(include)}", SUITE, target],
         environment={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": "/tmp"},
     )
     for name in ("etc/resolv.conf", "etc/hostname"):
