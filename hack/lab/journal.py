@@ -37,6 +37,7 @@ class Journal:
         self._kubectl = kubectl
         self._news = threading.Condition()
         self._watches: list[subprocess.Popen[str]] = []
+        self._threads: list[threading.Thread] = []
         self._stopping = False
         self._models: dict[str, Object] = {}
         self._pods: dict[str, Object] = {}
@@ -47,14 +48,18 @@ class Journal:
     def start(self) -> None:
         """Begins to watch."""
         for resource, note in ((MODELS, self._note_model), (PODS, self._note_pod)):
-            threading.Thread(target=self._watch, args=(resource, note), daemon=True).start()
+            thread = threading.Thread(target=self._watch, args=(resource, note), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def stop(self) -> None:
         """Ends the watches."""
-        self._stopping = True
-        for process in self._watches:
-            process.terminate()
-            process.wait()
+        with self._news:
+            self._stopping = True
+            for process in self._watches:
+                process.terminate()
+        for thread in self._threads:
+            thread.join()
 
     def wait(self, name: str, holds: Callable[[Object], bool], *, within: float, what: str) -> Object:
         """Returns the status of a ModelDeployment as soon as `holds` does.
@@ -99,23 +104,28 @@ class Journal:
 
     def _watch(self, resource: str, note: Callable[[str, Object], None]) -> None:
         path = f"/{resource.format(self._kubectl.namespace)}?watch=true&allowWatchBookmarks=false"
-        while not self._stopping:
-            with self._news:
-                self._watches = [process for process in self._watches if process.poll() is None]
-                process = subprocess.Popen(
-                    self._kubectl.command("get", "--raw", path),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
-                self._watches.append(process)
-            assert process.stdout is not None
-            for line in process.stdout:
-                event = json.loads(line)
-                with self._news:
-                    note(event["type"], event["object"])
-                    self._news.notify_all()
-            # A watch ends by itself after some minutes; the next one begins with all that is there.
+        # A watch ends by itself after some minutes; the next one begins with all that is there.
+        while (process := self._new_watch(path)) is not None:
+            with process:
+                for line in process.stdout or ():
+                    event = json.loads(line)
+                    with self._news:
+                        note(event["type"], event["object"])
+                        self._news.notify_all()
+
+    def _new_watch(self, path: str) -> subprocess.Popen[str] | None:
+        with self._news:
+            if self._stopping:
+                return None
+            self._watches = [process for process in self._watches if process.poll() is None]
+            process = subprocess.Popen(
+                self._kubectl.command("get", "--raw", path),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            self._watches.append(process)
+            return process
 
     def _note_model(self, kind: str, model: Object) -> None:
         name = model.get("metadata", {}).get("name")

@@ -91,6 +91,8 @@ class Traffic:
         self._news = threading.Condition()
         self._reports: list[Report] = []
         self._log: list[str] = []
+        self._log_of_pod: subprocess.Popen[str] | None = None
+        self._follower: threading.Thread | None = None
 
     def start(self, rows: pathlib.Path, **changed: float | str) -> None:
         """Starts sending; keywords change or add arguments of the client, such as `rate=40`."""
@@ -99,7 +101,14 @@ class Traffic:
         (pod,) = examples.manifests(FOLDER / "traffic.yaml")
         self._kubectl.apply(_changed(pod, self._name, changed))
         self._kubectl.run("wait", "--for=condition=Ready", f"pod/{self._name}", "--timeout=60s")
-        threading.Thread(target=self._follow, daemon=True).start()
+        self._log_of_pod = subprocess.Popen(
+            self._kubectl.command("logs", "--follow", f"pod/{self._name}"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._follower = threading.Thread(target=self._follow, args=(self._log_of_pod,), daemon=True)
+        self._follower.start()
 
     def wait(self, holds: Callable[[Report], bool], *, within: float, what: str) -> Report:
         """Returns the first report from now on for which `holds` does.
@@ -137,7 +146,15 @@ class Traffic:
     def stop(self) -> Report:
         """Ends it as the kubelet would, and returns the summary."""
         self._kubectl.attempt("exec", self._name, "--", "sh", "-c", "kill -TERM 1")
-        return self.wait(lambda report: report.is_summary, within=END_SECONDS, what="a summary")
+        summary = self.wait(lambda report: report.is_summary, within=END_SECONDS, what="a summary")
+        self.close()
+        return summary
+
+    def close(self) -> None:
+        """Stops to listen, whatever the client does."""
+        if self._log_of_pod is not None and self._follower is not None:
+            self._log_of_pod.terminate()
+            self._follower.join()
 
     def _configure(self, name: str, path: pathlib.Path, key: str) -> None:
         metadata = {"name": name}
@@ -145,21 +162,18 @@ class Traffic:
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {key: path.read_text()}}
         )
 
-    def _follow(self) -> None:
-        process = subprocess.Popen(
-            self._kubectl.command("logs", "--follow", f"pod/{self._name}"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            with self._news:
-                if line.startswith('{"kind"'):
-                    self._reports.append(Report(json.loads(line)))
-                else:
-                    self._log.append(line)
-                self._news.notify_all()
+    def _follow(self, process: subprocess.Popen[str]) -> None:
+        with process:
+            for line in process.stdout or ():
+                self._note(line)
+
+    def _note(self, line: str) -> None:
+        with self._news:
+            if line.startswith('{"kind"'):
+                self._reports.append(Report(json.loads(line)))
+            else:
+                self._log.append(line)
+            self._news.notify_all()
 
 
 def _changed(pod: examples.Manifest, name: str, changed: dict[str, float | str]) -> examples.Manifest:

@@ -82,7 +82,7 @@ def world(kubectl: Kubectl, models: Models, rows: pathlib.Path) -> Iterator[Worl
     made = World(name, models, rows)
     made.journal.start()
     yield made
-    made.journal.stop()
+    made.close()
     kubectl("delete", "namespace", name, "--wait=false")
 
 

@@ -49,7 +49,13 @@ class World:
         self.journal = Journal(self.kubectl)
         self.models = models
         self._rows = rows
-        self._declared: dict[str, Any] = {}
+        self._traffic: list[Traffic] = []
+
+    def close(self) -> None:
+        """Ends what runs on this machine."""
+        self.journal.stop()
+        for traffic in self._traffic:
+            traffic.close()
 
     def declare(self, model: str | Artifact | Mapping[str, str], **changes: Any) -> str:
         """Applies the ModelDeployment with this model; underscores in names of changes stand for dots."""
@@ -89,6 +95,7 @@ class World:
     def users(self, **changed: float | str) -> Traffic:
         """Starts to send requests and returns once answers come."""
         traffic = Traffic(self.kubectl)
+        self._traffic.append(traffic)
         traffic.start(self._rows, **changed)
         traffic.wait(lambda report: report.outcome("ok") > 0, within=30, what="an answer")
         return traffic
