@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import re
 import sys
@@ -46,6 +47,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands, environment)
     _add_fetch(commands, environment)
+    _add_package(commands, environment)
+    _add_check(commands, environment)
     return root
 
 
@@ -60,10 +63,9 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
     )
     add = _Options(command, environment)
     add("model-name", _name, "name in the protocol's paths and in metrics", required=True)
-    add("model-path", Path, "skops file", required=True)
+    add("model-path", Path, "skops file or package directory", required=True)
     add("model-version", _name, "version in the protocol's paths", defaults["model_version"])
-    add("sha256", _digest, "what the file must hash to, in hex; checked before anything is loaded")
-    add("trusted-type", str, "type to trust besides scikit-learn's and numpy's own", repeatable=True)
+    _add_trust(add)
     add("host", str, "address to listen on", defaults["host"])
     add("port", _port, "port to listen on; 0 takes a free one", defaults["port"])
     add(
@@ -103,8 +105,8 @@ def _add_fetch(commands: Any, environment: Mapping[str, str]) -> None:
     command = commands.add_parser(
         "fetch",
         help="copy a model's file here and check its digest",
-        description="Copies a file from an http, https or file URI, or a plain path. It appears under its name only"
-        " when all of it has arrived and its digest is right.",
+        description="Copies a file, or a package when the URI ends in a slash, from an http, https or file URI or"
+        " a plain path. It appears under its name only when all of it has arrived and its digest is right.",
     )
     add = _Options(command, environment)
     command.add_argument("uri", metavar="URI", help="where the file is")
@@ -114,6 +116,44 @@ def _add_fetch(commands: Any, environment: Mapping[str, str]) -> None:
     add("max-bytes", _count, "size that is refused when exceeded", 8 << 30)
     _add_common(add)
     command.set_defaults(run=_fetch)
+
+
+def _add_package(commands: Any, environment: Mapping[str, str]) -> None:
+    command = commands.add_parser(
+        "package",
+        help="pack a model with its signature, profile and golden rows",
+        description="Writes a directory with the model, what its training data looked like, and rows with the"
+        " answers of now; prints the digest to declare. In a training script: kedge_server.packing.package(...).",
+    )
+    add = _Options(command, environment)
+    command.add_argument("model", metavar="MODEL", type=Path, help="skops file")
+    add("reference", Path, "rows like those of training: a CSV file with a header, or a .npy file", required=True)
+    add("out", Path, "directory to make", required=True)
+    add("model-name", _name, "name of the model", required=True)
+    add("model-version", _name, "version of the model", "1")
+    add("golden-rows", _count, "rows to keep with their answers", 20)
+    add("trusted-type", str, "type to trust besides scikit-learn's and numpy's own", repeatable=True)
+    _add_common(add)
+    command.set_defaults(run=_package)
+
+
+def _add_check(commands: Any, environment: Mapping[str, str]) -> None:
+    command = commands.add_parser(
+        "check",
+        help="tell whether a model can be served here",
+        description="Does what serve does until it is ready, then prints what there is to know as JSON.",
+    )
+    add = _Options(command, environment)
+    command.add_argument("model", metavar="MODEL", type=Path, help="skops file or package directory")
+    _add_trust(add)
+    _add_common(add)
+    command.set_defaults(run=_check)
+
+
+def _add_trust(add: _Options) -> None:
+    add("sha256", _digest, "what the file or the package's kedge.json must hash to; checked before it is loaded")
+    add("trusted-type", str, "type to trust besides scikit-learn's and numpy's own", repeatable=True)
+    add("allow-version-skew", _truth, "true to serve a model of another scikit-learn", "false")
 
 
 def _add_common(add: _Options) -> None:
@@ -167,6 +207,7 @@ def _serve(options: argparse.Namespace) -> int:
             model_version=options.model_version,
             sha256=options.sha256,
             trusted_types=tuple(_repeated(options, "trusted_type")),
+            allow_version_skew=options.allow_version_skew,
             host=options.host,
             port=options.port,
             latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
@@ -196,6 +237,42 @@ def _fetch(options: argparse.Namespace) -> int:
         timeout_seconds=options.timeout_seconds,
         max_bytes=options.max_bytes,
     )
+    return 0
+
+
+def _package(options: argparse.Namespace) -> int:
+    from kedge_server import loading, packing  # noqa: PLC0415
+
+    trusted = tuple(_repeated(options, "trusted_type"))
+    model = loading.load(options.model, trusted_types=trusted)
+    try:
+        digest = packing.package(
+            model.estimator,
+            packing.read_reference(options.reference),
+            options.out,
+            name=options.model_name,
+            version=options.model_version,
+            golden_rows=options.golden_rows,
+            trusted_types=trusted,
+        )
+    except ValueError as exc:
+        print(f"kedge-server: {exc}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(digest)  # noqa: T201
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from kedge_server import checking  # noqa: PLC0415
+
+    settings = Settings(
+        model_name="checked",
+        model_path=options.model,
+        sha256=options.sha256,
+        trusted_types=tuple(_repeated(options, "trusted_type")),
+        allow_version_skew=options.allow_version_skew,
+    )
+    print(json.dumps(checking.check(settings), indent=2, default=str))  # noqa: T201
     return 0
 
 
@@ -244,6 +321,12 @@ def _not_negative(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return value
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text == "true"
 
 
 def _level(text: str) -> str:

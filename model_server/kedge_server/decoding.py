@@ -70,7 +70,32 @@ def infer_request(body: bytes, signature: Signature, header_length: int | None =
         raise ClientError("inputs must be a list of at least one tensor")
     if header_length is not None:
         _attach_binary(inputs, memoryview(body)[header_length:])
-    return protocol.InferRequest(request_id, _rows(inputs, signature), methods, binary)
+    rows = _rows(inputs, signature)
+    if signature.complete:
+        _check_present(rows, signature)
+    return protocol.InferRequest(request_id, rows, methods, binary)
+
+
+def _check_present(rows: protocol.Rows, signature: Signature) -> None:
+    """Refuses missing values where training had none."""
+    matrix = rows.matrix
+    if matrix is not None and matrix.dtype != object and not np.isnan(matrix).any():
+        return
+    for position in signature.complete:
+        values = matrix[:, position] if matrix is not None else (rows.columns or ())[position]
+        missing = is_missing(values)
+        if missing.any():
+            raise ClientError(
+                f"feature {_quote(signature.columns[position].name)} lacks a value in row {int(missing.argmax())};"
+                " the model was trained without missing values there"
+            )
+
+
+def is_missing(values: protocol.Array) -> protocol.Array:
+    """Returns a mask (n_rows,) of the values that are None or NaN."""
+    if values.dtype == object:
+        return np.array([v is None or v != v for v in values.tolist()], dtype=np.bool_)  # noqa: PLR0124
+    return np.isnan(values)
 
 
 def _attach_binary(inputs: list[Any], blob: memoryview) -> None:

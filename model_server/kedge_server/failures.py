@@ -54,3 +54,17 @@ def report(failure: StartFailure, path: Path | None) -> bool:
     except OSError:
         return False
     return True
+
+
+def check_digest(what: str, found: str, declared: str | None) -> None:
+    """Compares two hex digests.
+
+    Raises:
+        StartFailure: ModelDigestMismatch, when one is declared and differs.
+    """
+    if declared is not None and found != declared.lower():
+        raise StartFailure(
+            MODEL_DIGEST_MISMATCH,
+            f"{what} has sha256 {found}, but {declared.lower()} was declared; "
+            "declare the digest of the file that you mean to serve, or restore that file.",
+        )

@@ -7,9 +7,13 @@ are hashed on the way, and take the target's name only when the digest is right.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
+import json
 import logging
 import os
+import shutil
+import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -17,7 +21,12 @@ from pathlib import Path
 
 import httpx
 
-from kedge_server import failures, loading
+from kedge_server import failures
+
+# The names of a package's files are here because `packages` imports scikit-learn, which
+# an init container need not.
+MANIFEST = "kedge.json"
+PACKAGE_FILES = ("model.skops", "profile.json", "golden.json")
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +57,10 @@ def fetch(
     transport: httpx.BaseTransport | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Copies the file at `uri` to `out` and returns its sha256 in hex.
+    """Copies the file or package at `uri` to `out` and returns its digest in hex.
+
+    A URI whose path ends in a slash is a package: its manifest is fetched and checked
+    first, then the files that it names, each with its own digest.
 
     Args:
         uri: http, https or file URI, or a plain path.
@@ -62,52 +74,102 @@ def fetch(
     Raises:
         StartFailure: ModelFetchFailed or ModelDigestMismatch.
     """
+    deadline = time.monotonic() + timeout_seconds
+    source = _Source(timeout_seconds, deadline, max_bytes, transport, sleep)
+    try:
+        if urllib.parse.urlsplit(uri).path.endswith("/"):
+            return _fetch_package(uri, out, sha256, source)
+        return _fetch_file(uri, out, sha256, source)
+    except OSError as exc:
+        raise _failed(_shown(uri), exc.strerror or str(exc)) from exc
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """How the tries of one fetch are made."""
+
+    timeout_seconds: float
+    deadline: float
+    max_bytes: int
+    transport: httpx.BaseTransport | None
+    sleep: Callable[[float], None]
+
+
+def _fetch_package(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
+    """Fetches a package into a directory beside `out`, which takes its name when it is whole."""
+    if sha256 is not None and _is_there(out / MANIFEST, sha256):
+        return sha256.lower()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        digest = _fetch_file(_join(uri, MANIFEST), partial / MANIFEST, sha256, source)
+        for name, expected in _files_of(partial / MANIFEST, _shown(uri)).items():
+            _fetch_file(_join(uri, name), partial / name, expected, source)
+        partial.chmod(0o755)
+        if out.is_dir():
+            # Another version, or what an interrupted run left. The manifest goes last,
+            # since it is what says that the rest is there.
+            for name in (*PACKAGE_FILES, MANIFEST):
+                (partial / name).replace(out / name)
+        else:
+            partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return digest
+
+
+def _files_of(manifest: Path, shown: str) -> dict[str, str]:
+    """Returns the digests by name; a name is one of the format's, so it cannot lead elsewhere."""
+    try:
+        files = json.loads(manifest.read_bytes())["files"]
+        return {name: str(files[name]) for name in PACKAGE_FILES}
+    except (ValueError, KeyError, TypeError) as exc:
+        raise _failed(shown, f"its {MANIFEST} is not a package's manifest") from exc
+
+
+def _join(uri: str, name: str) -> str:
+    parts = urllib.parse.urlsplit(uri)
+    if not parts.scheme:
+        return uri + name
+    return urllib.parse.urlunsplit(parts._replace(path=parts.path + name))
+
+
+def _fetch_file(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
     if sha256 is not None and _is_there(out, sha256):
         return sha256.lower()
-    deadline = time.monotonic() + timeout_seconds
     shown = _shown(uri)
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
-            return _once(uri, out, sha256, deadline=deadline, max_bytes=max_bytes, transport=transport)
+            return _once(uri, out, sha256, source)
         except _TransientError as exc:
-            if time.monotonic() + pause >= deadline:
-                raise _failed(shown, f"{exc}, also when tried again for {timeout_seconds:g} seconds") from exc
+            if time.monotonic() + pause >= source.deadline:
+                raise _failed(shown, f"{exc}, also when tried again for {source.timeout_seconds:g} seconds") from exc
             _log.warning("the model could not be fetched; trying again", extra={"uri": shown, "error": str(exc)})
-            sleep(pause)
+            source.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        except OSError as exc:
-            raise _failed(shown, exc.strerror or str(exc)) from exc
 
 
-def _once(
-    uri: str,
-    out: Path,
-    sha256: str | None,
-    *,
-    deadline: float,
-    max_bytes: int,
-    transport: httpx.BaseTransport | None,
-) -> str:
+def _once(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
     shown = _shown(uri)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     digest = hashlib.sha256()
     size = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial.open("wb") as file, _chunks(uri, transport) as chunks:
+        with partial.open("wb") as file, _chunks(uri, source.transport) as chunks:
             for chunk in chunks:
                 size += len(chunk)
-                if size > max_bytes:
-                    raise _failed(shown, f"it has more than the {max_bytes} bytes that are allowed")
-                if time.monotonic() > deadline:
+                if size > source.max_bytes:
+                    raise _failed(shown, f"it has more than the {source.max_bytes} bytes that are allowed")
+                if time.monotonic() > source.deadline:
                     raise _failed(shown, "it did not arrive in time; raise --timeout-seconds")
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         found = digest.hexdigest()
-        loading.check_digest(shown, found, sha256)
+        failures.check_digest(shown, found, sha256)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from kedge_server import failures, signature, trees
+from kedge_server import failures, packages, signature, trees
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,34 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _MAX_EXPANSION = 200
 
 
+# What skops does not know but scikit-learn's common estimators hold. Each was read: they
+# are plain Python objects over arrays that numpy checks, or functions that only fitting
+# calls. Neighbours' trees (KDTree, BallTree) and sparse matrices are not here, since
+# compiled code follows their indices unchecked.
+REVIEWED_TYPES = (
+    "numpy.dtype",
+    "numpy.mean",
+    "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.feature_selection._univariate_selection.f_classif",
+    "sklearn.feature_selection._univariate_selection.f_regression",
+    "sklearn.feature_selection._univariate_selection.chi2",
+    "sklearn.feature_selection._mutual_info.mutual_info_classif",
+    "sklearn.feature_selection._mutual_info.mutual_info_regression",
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    "sklearn.gaussian_process.kernels.ConstantKernel",
+    "sklearn.gaussian_process.kernels.Matern",
+    "sklearn.gaussian_process.kernels.Product",
+    "sklearn.gaussian_process.kernels.RBF",
+    "sklearn.gaussian_process.kernels.RationalQuadratic",
+    "sklearn.gaussian_process.kernels.Sum",
+    "sklearn.gaussian_process.kernels.WhiteKernel",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
     """A model ready to predict.
@@ -36,28 +64,67 @@ class LoadedModel:
     Attributes:
         estimator: The fitted scikit-learn estimator.
         signature: What it takes and gives.
-        digest: sha256 of the file, in hex.
+        digest: sha256 of the file, or of the package's manifest, in hex.
+        package: The package that it came in; None for a bare file.
     """
 
     estimator: Any
     signature: signature.Signature
     digest: str
+    package: packages.Package | None = None
 
 
-def load(path: Path, sha256: str | None = None, trusted_types: tuple[str, ...] = ()) -> LoadedModel:
-    """Checks the digest of the skops file at `path`, then loads it.
+def load(
+    path: Path, sha256: str | None = None, trusted_types: tuple[str, ...] = (), *, allow_version_skew: bool = False
+) -> LoadedModel:
+    """Checks the digest of the skops file or package at `path`, then loads it.
 
     Raises:
         StartFailure: ModelFetchFailed, ModelDigestMismatch, ModelFormatRefused,
             LibraryVersionSkew or ModelLoadFailed.
     """
+    if not path.is_dir():
+        return _load_file(path, sha256, trusted_types, allow_version_skew=allow_version_skew)
+    package = packages.read(path, sha256)
+    manifest = package.manifest
+    refused = [t for t in manifest.trusted_types if t not in trusted_types]
+    if refused:
+        raise _untrusted(path, refused)
+    _check_versions(path, manifest.libraries, allow_version_skew=allow_version_skew)
+    model = _load_file(
+        path / packages.MODEL,
+        manifest.files[packages.MODEL],
+        trusted_types,
+        allow_version_skew=allow_version_skew,
+    )
+    names = [column.name for column in model.signature.columns]
+    if names != [column.name for column in manifest.columns]:
+        raise failures.StartFailure(
+            failures.MODEL_LOAD_FAILED, f"The features of {path} are not those of its manifest; pack the model again."
+        )
+    described = dataclasses.replace(model.signature, columns=manifest.columns)
+    return LoadedModel(model.estimator, described, manifest.digest, package)
+
+
+def _check_versions(path: Path, libraries: dict[str, str], *, allow_version_skew: bool) -> None:
+    trained, here = libraries.get("scikit-learn", "unknown"), packages.libraries()["scikit-learn"]
+    if trained == here:
+        return
+    if not allow_version_skew:
+        raise _skew(path, trained, here)
+    _log.warning("another scikit-learn than in training", extra={"trained": trained, "here": here})
+
+
+def _load_file(
+    path: Path, sha256: str | None, trusted_types: tuple[str, ...], *, allow_version_skew: bool
+) -> LoadedModel:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            check_digest(str(path), digest, sha256)
+            failures.check_digest(str(path), digest, sha256)
             file.seek(0)
             _check_format(path, file)
-            estimator = _load_skops(path, file, trusted_types)
+            estimator = _load_skops(path, file, trusted_types, allow_version_skew=allow_version_skew)
     except OSError as exc:
         raise failures.StartFailure(
             failures.MODEL_FETCH_FAILED,
@@ -78,20 +145,6 @@ def _describe(estimator: Any) -> signature.Signature:
     if type(estimator).__module__.startswith("sklearn."):
         check_is_fitted(estimator)
     return signature.describe(estimator)
-
-
-def check_digest(what: str, found: str, declared: str | None) -> None:
-    """Compares two hex digests.
-
-    Raises:
-        StartFailure: ModelDigestMismatch, when one is declared and differs.
-    """
-    if declared is not None and found != declared.lower():
-        raise failures.StartFailure(
-            failures.MODEL_DIGEST_MISMATCH,
-            f"{what} has sha256 {found}, but {declared.lower()} was declared; "
-            "declare the digest of the file that you mean to serve, or restore that file.",
-        )
 
 
 def _check_format(path: Path, file: BinaryIO) -> None:
@@ -126,31 +179,23 @@ def _check_format(path: Path, file: BinaryIO) -> None:
         )
 
 
-def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...]) -> Any:
+def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...], *, allow_version_skew: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", InconsistentVersionWarning)
-            estimator = skops.io.load(file, trusted=[*trees.TYPES, *trusted_types])
+            if not allow_version_skew:
+                warnings.simplefilter("error", InconsistentVersionWarning)
+            estimator = skops.io.load(file, trusted=[*trees.TYPES, *REVIEWED_TYPES, *trusted_types])
         trees.check(estimator)
     except UntrustedTypesFoundException as exc:
-        found = [t for t in _untrusted(file) if t not in trusted_types]
-        raise failures.StartFailure(
-            failures.MODEL_FORMAT_REFUSED,
-            f"{path} holds types that are not trusted: {', '.join(found) or exc};"
-            " allow them with --trusted-type if you have reviewed their code.",
-        ) from exc
+        found = [t for t in _untrusted_types(file) if t not in trusted_types]
+        raise _untrusted(path, found or [str(exc)]) from exc
     except trees.UnsoundTreeError as exc:
         raise failures.StartFailure(
             failures.MODEL_FORMAT_REFUSED, f"{path} holds a tree that scikit-learn did not make: {exc}."
         ) from exc
     except InconsistentVersionWarning as exc:
-        raise failures.StartFailure(
-            failures.LIBRARY_VERSION_SKEW,
-            f"{path} was trained with scikit-learn {exc.original_sklearn_version}, but this server runs"
-            f" {exc.current_sklearn_version}; train it again with that version or use a server image that has"
-            f" {exc.original_sklearn_version}.",
-        ) from exc
+        raise _skew(path, exc.original_sklearn_version, exc.current_sklearn_version) from exc
     except MemoryError as exc:
         raise failures.StartFailure(
             failures.MODEL_LOAD_FAILED, f"{path} needs more memory than there is; raise the memory limit."
@@ -163,10 +208,26 @@ def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...]) -> A
     return estimator
 
 
-def _untrusted(file: BinaryIO) -> list[str]:
+def _untrusted(path: Path, types: list[str]) -> failures.StartFailure:
+    return failures.StartFailure(
+        failures.MODEL_FORMAT_REFUSED,
+        f"{path} holds types that are not trusted: {', '.join(types)};"
+        " allow them with --trusted-type if you have reviewed their code.",
+    )
+
+
+def _skew(path: Path, trained: str, here: str) -> failures.StartFailure:
+    return failures.StartFailure(
+        failures.LIBRARY_VERSION_SKEW,
+        f"{path} was trained with scikit-learn {trained}, but this server runs {here}; train it again with that"
+        f" version, use a server image that has {trained}, or allow it with --allow-version-skew.",
+    )
+
+
+def _untrusted_types(file: BinaryIO) -> list[str]:
     file.seek(0)
     try:
-        return [t for t in skops.io.get_untrusted_types(file=file) if t not in trees.TYPES]
+        return [t for t in skops.io.get_untrusted_types(file=file) if t not in (*trees.TYPES, *REVIEWED_TYPES)]
     except Exception:  # noqa: BLE001 - only a nicer message depends on it
         return []
 

@@ -311,7 +311,7 @@ def _input_metadata(signature: Signature) -> list[dict[str, Any]]:
     return [
         {
             "name": column.name,
-            "datatype": "BYTES" if column.kind is Kind.STRING else "FP64",
+            "datatype": column.datatype or ("BYTES" if column.kind is Kind.STRING else "FP64"),
             "shape": [-1],
         }
         for column in signature.columns

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
 import logging
 import signal
 import socket
@@ -18,14 +17,12 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-import numpy as np
 import uvicorn
 import uvloop
 
-from kedge_server import connections, failures, loading, metrics, predicting, protocol, rest, sockets
+from kedge_server import connections, loading, metrics, predicting, proving, rest, sockets
 from kedge_server.batching import Batcher
 from kedge_server.settings import Settings
-from kedge_server.signature import Kind, Layout, OutputTensor, Signature, observed
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +104,7 @@ class _Life:
         """
         started = time.monotonic()
         loaded: asyncio.Future[tuple[loading.LoadedModel, predicting.Predictor]]
-        loaded = asyncio.wrap_future(_in_daemon_thread(_load_and_warm_up, self._settings))
+        loaded = asyncio.wrap_future(_in_daemon_thread(proving.load_and_prove, self._settings))
         await _first(loaded, self._stopping.wait())
         if not loaded.done():
             _log.info("stopped while the model was being loaded")
@@ -178,64 +175,6 @@ class _Life:
         await serving
         if self._batcher is not None:
             self._batcher.close()
-
-
-def _load_and_warm_up(settings: Settings) -> tuple[loading.LoadedModel, predicting.Predictor]:
-    model = loading.load(settings.model_path, settings.sha256, settings.trusted_types)
-    predictor = predicting.Predictor(model.estimator, model.signature)
-    described = dataclasses.replace(model.signature, outputs=warm_up(predictor, model.signature))
-    return dataclasses.replace(model, signature=described), predictor
-
-
-def warm_up(predictor: predicting.Predictor, signature: Signature) -> tuple[OutputTensor, ...]:
-    """Predicts one made-up row, when one can be made of values that the model has learnt.
-
-    The first prediction imports, allocates and starts more than any later one, which
-    should cost no user's request its time. A ValueError says that the row does not
-    suit the model (a logarithm has no zero), which does not make it a bad model; any
-    other error is one that users would meet too. Returns the outputs, as
-    they turned out where they could be seen.
-
-    Raises:
-        StartFailure: WarmUpFailed.
-    """
-    rows = _made_up_rows(signature)
-    if rows is None:
-        return signature.outputs
-    known = {output.name: output for output in signature.outputs}
-    default = signature.methods[0]
-    for method in signature.methods:
-        try:
-            outputs = predictor.try_out(protocol.InferRequest(None, rows, (method,)))
-        except Exception as exc:
-            if isinstance(exc, ValueError) or method != default:
-                _log.warning(
-                    "the made-up warm-up row does not suit the model",
-                    extra={"method": method, "error": f"{type(exc).__name__}: {exc}"[:300]},
-                )
-                continue
-            raise failures.StartFailure(
-                failures.WARM_UP_FAILED,
-                f"The model loads but cannot {default}: {type(exc).__name__}: {exc}; check that it does with this"
-                " server's library versions.",
-            ) from exc
-        known.pop(method)
-        known.update((name, observed(name, array)) for name, array in outputs)
-    return tuple(known.values())
-
-
-def _made_up_rows(signature: Signature) -> protocol.Rows | None:
-    if signature.layout is Layout.TEXT:
-        return protocol.Rows(1, matrix=np.array([""], dtype=object))
-    if signature.width is None or any(column.example is None for column in signature.columns):
-        return None
-    values = [
-        np.array([column.example], dtype=object if column.kind is Kind.STRING else np.float64)
-        for column in signature.columns
-    ]
-    if signature.layout is Layout.FRAME:
-        return protocol.Rows(1, columns=tuple(values))
-    return protocol.Rows(1, matrix=np.column_stack(values))
 
 
 async def _first(future: asyncio.Future[Any], event: Coroutine[Any, Any, Any]) -> None:

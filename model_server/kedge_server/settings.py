@@ -38,6 +38,8 @@ class Settings:
     model_version: str = "1"
     sha256: str | None = None
     trusted_types: tuple[str, ...] = ()
+    # A model may answer otherwise with another scikit-learn, so this is for those who know.
+    allow_version_skew: bool = False
     host: str = "0.0.0.0"  # noqa: S104 - a pod's port is reached from other hosts
     port: int = 8080
     latency_thresholds_ms: tuple[float, ...] = ()

@@ -49,11 +49,15 @@ class Column:
         kind: What its values are.
         example: A value that the model can be expected to take: a category that it
             learnt, zero for other numbers, None when nothing is known.
+        datatype: Of the protocol, as the training data had it; None when not known.
+        allow_missing: Whether a value may be missing; None leaves it to the model.
     """
 
     name: str
     kind: Kind
     example: float | str | None = None
+    datatype: str | None = None
+    allow_missing: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,12 @@ class Signature:
     methods: tuple[str, ...]
     outputs: tuple[OutputTensor, ...] = ()
 
-    @property
+    @functools.cached_property
+    def complete(self) -> tuple[int, ...]:
+        """Positions of the columns that must not lack a value."""
+        return tuple(i for i, column in enumerate(self.columns) if column.allow_missing is False)
+
+    @functools.cached_property
     def numeric(self) -> bool:
         """Tells whether every column is a number, so that rows are one float64 array."""
         return all(column.kind is Kind.NUMBER for column in self.columns)

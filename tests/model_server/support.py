@@ -97,7 +97,7 @@ async def served(
     settings = Settings(model_name="m", model_path=Path("unused"), model_version="7", limits=limits)
     registry = metrics.Metrics("m", (100.0,))
     app = rest.App(settings, registry)
-    model = loaded(estimator)
+    model = estimator if isinstance(estimator, loading.LoadedModel) else loaded(estimator)
     batcher = batching.Batcher(
         run(predicting.Predictor(model.estimator, model.signature).run),
         max_batch_rows=limits.max_batch_rows,

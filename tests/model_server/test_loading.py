@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sklearn
 import skops.io
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
     ExtraTreesRegressor,
     GradientBoostingClassifier,
@@ -18,13 +19,18 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
 )
+from sklearn.feature_selection import SelectKBest
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from tests.model_server import support
 
-from kedge_server import failures, loading, predicting, serving, signature, trees
+from kedge_server import failures, loading, predicting, proving, signature, trees
 
 
 def refused(path: Path, *arguments: Any) -> failures.StartFailure:
@@ -150,6 +156,27 @@ def test_trees_are_loaded_after_their_nodes_were_checked(tmp_path: Path, model: 
 
 
 @pytest.mark.parametrize(
+    "model",
+    [
+        CalibratedClassifierCV(LogisticRegression(max_iter=500)),
+        make_pipeline(SimpleImputer(), SelectKBest(k=2), GaussianProcessClassifier()),
+        make_pipeline(StandardScaler(), MLPClassifier(max_iter=2000, random_state=0)),
+    ],
+    ids=["calibrated", "selected", "network"],
+)
+def test_common_estimators_need_no_flag(tmp_path: Path, model: Any) -> None:
+    model.fit(support.IRIS, support.IRIS_LABELS)
+    loaded = loading.load(dump(model, tmp_path)).estimator
+    assert np.array_equal(loaded.predict(support.IRIS), model.predict(support.IRIS))
+
+
+def test_types_that_compiled_code_follows_blindly_need_one(tmp_path: Path) -> None:
+    failure = refused(dump(KNeighborsClassifier().fit(support.IRIS, support.IRIS_LABELS), tmp_path))
+    assert failure.reason == failures.MODEL_FORMAT_REFUSED
+    assert "KDTree" in failure.message
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [("left_child", 10_000), ("left_child", 0), ("right_child", -2), ("feature", 99), ("feature", -3)],
 )
@@ -187,7 +214,7 @@ def test_parallel_jobs_saved_in_a_model_are_set_to_one(tmp_path: Path) -> None:
 
 def warm_up(model: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     described = signature.describe(model)
-    outputs = serving.warm_up(predicting.Predictor(model, described), described)
+    outputs = proving.warm_up(predicting.Predictor(model, described), described)
     return {output.name: (output.datatype, output.shape) for output in outputs}
 
 

@@ -1,0 +1,193 @@
+"""Makes a package of a fitted model and the data that it was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skops.io
+
+from kedge_server import decoding, loading, packages, predicting, profiles, protocol
+from kedge_server.signature import Column, Kind, Layout, Signature, describe
+
+DEFAULT_GOLDEN_ROWS = 20
+# A sample of this many rows gives deciles to within a fraction of a percent.
+_MAX_REFERENCE_ROWS = 100_000
+
+
+def package(
+    model: Any,
+    reference: Any,
+    out: Path | str,
+    *,
+    name: str,
+    version: str = "1",
+    golden_rows: int = DEFAULT_GOLDEN_ROWS,
+    trusted_types: tuple[str, ...] = (),
+) -> str:
+    """Writes a package to the new directory `out` and returns its digest.
+
+    Args:
+        model: A fitted scikit-learn estimator.
+        reference: Rows like those of training, (n_rows, n_features): a DataFrame or an
+            array. Its deciles become the bins over which live rows are counted.
+        out: Must not exist.
+        name: Of the model, as clients will ask for it.
+        version: Of the model.
+        golden_rows: How many rows of the reference are kept with their answers.
+        trusted_types: Types of the model that skops does not trust by itself.
+
+    Raises:
+        ValueError: The reference does not fit the model.
+        FileExistsError: `out` exists.
+        StartFailure: The model does not load again from what was written.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} exists")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        skops.io.dump(model, partial / packages.MODEL)
+        # What is packed is what will be loaded, and not what is in this memory.
+        loaded = loading.load(partial / packages.MODEL, trusted_types=trusted_types)
+        signature = describe(loaded.estimator)
+        columns = reference_columns(reference, signature)
+        described = tuple(_described(c, v) for c, v in zip(signature.columns, columns, strict=True))
+        predictor = predicting.Predictor(loaded.estimator, signature)
+        _write_json(partial / packages.PROFILE, _profile(loaded.estimator, predictor, signature, columns).to_json())
+        golden = _golden(predictor, signature, columns, golden_rows)
+        _write_json(partial / packages.GOLDEN, golden.to_json())
+        manifest = packages.Manifest(
+            name=name,
+            version=version,
+            libraries=packages.libraries(),
+            trusted_types=trusted_types,
+            columns=described,
+            files={n: hashlib.sha256((partial / n).read_bytes()).hexdigest() for n in packages.FILES},
+        )
+        content = manifest.to_json()
+        (partial / packages.MANIFEST).write_bytes(content)
+        partial.chmod(0o755)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+def reference_columns(reference: Any, signature: Signature) -> tuple[protocol.Array, ...]:
+    """Returns the reference as one array (n_rows,) a feature, float64 or object.
+
+    Raises:
+        ValueError: It lacks a feature, has no rows, or the model takes text.
+    """
+    if not signature.columns or signature.layout is Layout.TEXT:
+        raise ValueError("a package needs a model with a fixed number of features")
+    if len(reference) == 0:
+        raise ValueError("the reference has no rows")
+    names = [column.name for column in signature.columns]
+    if hasattr(reference, "columns"):
+        given = [str(name) for name in reference.columns]
+        if signature.named:
+            missing = [name for name in names if name not in given]
+            if missing:
+                raise ValueError(f"the reference lacks {', '.join(missing[:5])}")
+            arrays = [reference[name].to_numpy() for name in names]
+        else:
+            arrays = [reference.iloc[:, i].to_numpy() for i in range(len(given))]
+    else:
+        arrays = list(np.asarray(reference).T)
+    if len(arrays) != len(names):
+        raise ValueError(f"the reference has {len(arrays)} features, but the model takes {len(names)}")
+    step = max(1, len(reference) // _MAX_REFERENCE_ROWS)
+    return tuple(_plain(values[::step]) for values in arrays)
+
+
+def _plain(values: Any) -> protocol.Array:
+    array = np.asarray(values)
+    if array.dtype.kind in "fiub":
+        return array.astype(np.float64)
+    plain = np.empty(len(array), dtype=object)
+    plain[:] = [None if v is None or v != v else v for v in array.tolist()]  # noqa: PLR0124 - NaN is not itself
+    return plain
+
+
+def _described(column: Column, values: protocol.Array) -> Column:
+    """Adds to what the model tells of a feature what its training data tells."""
+    missing = decoding.is_missing(values)
+    present = values[~missing]
+    is_text = values.dtype == object and any(isinstance(v, str) for v in present.tolist())
+    kind = column.kind if column.kind is not Kind.ANY else (Kind.STRING if is_text else Kind.NUMBER)
+    example = present[0].item() if present.dtype != object and len(present) else next(iter(present.tolist()), None)
+    return Column(
+        name=column.name,
+        kind=kind,
+        example=example,
+        datatype="BYTES" if kind is Kind.STRING else "FP64",
+        allow_missing=bool(missing.any()),
+    )
+
+
+def read_reference(path: Path) -> Any:
+    """Reads reference rows from a CSV file with a header, or from a `.npy` file.
+
+    Raises:
+        ValueError: The file is of another kind or damaged.
+        OSError: It cannot be read.
+    """
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    if path.suffix == ".csv":
+        import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        return pd.read_csv(path)
+    raise ValueError(f"the reference {path} must be a .csv or a .npy file")
+
+
+def rows_of(columns: tuple[protocol.Array, ...], signature: Signature) -> protocol.Rows:
+    """Puts one array a feature into the layout that the model takes."""
+    if signature.layout is Layout.FRAME:
+        return protocol.Rows(len(columns[0]), columns=columns)
+    return protocol.Rows(len(columns[0]), matrix=np.column_stack(columns))
+
+
+def _profile(
+    estimator: Any, predictor: predicting.Predictor, signature: Signature, columns: tuple[protocol.Array, ...]
+) -> profiles.Profile:
+    methods = tuple(m for m in signature.methods if m in ("predict", "predict_proba"))
+    request = protocol.InferRequest(None, rows_of(columns, signature), methods)
+    outputs = predictor.try_out(request) if methods else []
+    names = [column.name for column in signature.columns]
+    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    return profiles.Profile(
+        rows=len(columns[0]),
+        features=profiles.of_features(names, columns),
+        outputs=profiles.of_outputs(outputs),
+        calibrated=type(last).__name__ == "CalibratedClassifierCV",
+    )
+
+
+def _golden(
+    predictor: predicting.Predictor, signature: Signature, columns: tuple[protocol.Array, ...], wanted: int
+) -> packages.GoldenRows:
+    """Keeps rows spread evenly over the reference, with every answer of the model."""
+    chosen = np.unique(np.linspace(0, len(columns[0]) - 1, max(1, wanted)).astype(int))
+    rows = tuple(values[chosen] for values in columns)
+    answers: dict[str, list[Any]] = {}
+    for method in signature.methods:
+        for name, array in predictor.try_out(protocol.InferRequest(None, rows_of(rows, signature), (method,))):
+            answers[name] = array.tolist()
+    return packages.GoldenRows(rows=tuple(_without_nan(values) for values in rows), answers=answers)
+
+
+def _without_nan(values: protocol.Array) -> list[Any]:
+    return [None if v is None or v != v else v for v in values.tolist()]  # noqa: PLR0124 - NaN is not itself
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

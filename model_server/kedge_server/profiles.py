@@ -1,0 +1,211 @@
+"""What training data looked like, in numbers that add up.
+
+A profile has, for each feature and each output, fixed bins with the counts of the
+reference data. Live rows are counted over the same bins, so counts of several pods and
+of a pod's lives before a restart add exactly, which statistics such as a PSI do not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kedge_server import decoding, protocol
+
+# Bounds on what Prometheus has to keep: at most 50 features with 13 bins each.
+MAX_FEATURES = 50
+_DECILES = 10
+_MAX_CATEGORIES = 10
+_MAX_LABEL_CHARS = 64
+
+MISSING = "__missing__"
+NEW = "__new__"
+OTHER = "__other__"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bins:
+    """Fixed bins over one feature or output, with the reference's counts.
+
+    Attributes:
+        name: Feature or output.
+        edges: For numbers: minimum, inner deciles, maximum of the reference, ascending.
+            The bins lie below, between and above them.
+        categories: For strings: the most frequent ones. The others of the reference
+            are counted as `__other__`, and what it did not have as `__new__`.
+        others: Categories of the reference that have no bin of their own.
+        counts: Rows of the reference in each of `labels`.
+    """
+
+    name: str
+    edges: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    @property
+    def numeric(self) -> bool:
+        """Tells whether the bins are ranges."""
+        return not self.categories
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Returns a label a bin: a range's upper edge or a category; what is missing comes last."""
+        if self.numeric:
+            return (*(repr(float(edge)) for edge in self.edges), "+Inf", MISSING)
+        return (*(c[:_MAX_LABEL_CHARS] for c in self.categories), OTHER, NEW, MISSING)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the form that a package keeps."""
+        return {"name": self.name, **{k: v for k, v in dataclasses.asdict(self).items() if v and k != "name"}}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Bins:
+        """Reads that form.
+
+        Raises:
+            ValueError: The bins contradict themselves.
+        """
+        bins = cls(
+            name=str(document["name"]),
+            edges=tuple(float(v) for v in document.get("edges", ())),
+            categories=tuple(str(v) for v in document.get("categories", ())),
+            others=tuple(str(v) for v in document.get("others", ())),
+            counts=tuple(int(v) for v in document["counts"]),
+        )
+        if len(bins.counts) != len(bins.labels):
+            raise ValueError(f"{bins.name} has {len(bins.counts)} counts for {len(bins.labels)} bins")
+        if list(bins.edges) != sorted(set(bins.edges)):
+            raise ValueError(f"the edges of {bins.name} do not ascend")
+        if len(bins.labels) > _DECILES + 3:
+            raise ValueError(f"{bins.name} has {len(bins.labels)} bins")
+        return bins
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """What the reference looked like.
+
+    Attributes:
+        rows: Number of rows of the reference.
+        features: Bins of the first `MAX_FEATURES` features.
+        outputs: Bins of what the model predicted for the reference.
+        calibrated: Whether the model's probabilities come from a calibration.
+    """
+
+    rows: int
+    features: tuple[Bins, ...]
+    outputs: tuple[Bins, ...]
+    calibrated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the form that a package keeps."""
+        return {
+            "rows": self.rows,
+            "calibrated": self.calibrated,
+            "features": [bins.to_json() for bins in self.features],
+            "outputs": [bins.to_json() for bins in self.outputs],
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Profile:
+        """Reads that form.
+
+        Raises:
+            ValueError, KeyError, TypeError: It is damaged.
+        """
+        features = tuple(Bins.from_json(d) for d in document["features"])
+        if len(features) > MAX_FEATURES:
+            raise ValueError(f"{len(features)} features")
+        return cls(
+            rows=int(document["rows"]),
+            features=features,
+            outputs=tuple(Bins.from_json(d) for d in document["outputs"]),
+            calibrated=bool(document.get("calibrated", False)),
+        )
+
+
+def measure(name: str, values: protocol.Array) -> Bins:
+    """Chooses bins for the reference's values (n_rows,) and counts them."""
+    missing = decoding.is_missing(values)
+    present = values[~missing]
+    if values.dtype == object and not all(isinstance(v, (int, float)) for v in present.tolist()):
+        return _measure_categories(name, values, [str(v) for v in present.tolist()])
+    numbers = present.astype(np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    # Values of the data itself, so that an edge is not a rounding error beside one.
+    levels = np.linspace(0, 1, _DECILES + 1)
+    quantiles = np.quantile(numbers, levels, method="inverted_cdf") if len(numbers) else np.zeros(1)
+    bins = Bins(name, edges=tuple(float(v) for v in np.unique(quantiles)))
+    return dataclasses.replace(bins, counts=tuple(count(bins, values).tolist()))
+
+
+def _measure_categories(name: str, values: protocol.Array, present: list[str]) -> Bins:
+    found, frequency = np.unique(np.array(present, dtype=object), return_counts=True)
+    order = np.lexsort((found.astype(str), -frequency))
+    ranked = [str(found[i]) for i in order]
+    bins = Bins(name, categories=tuple(ranked[:_MAX_CATEGORIES]), others=tuple(ranked[_MAX_CATEGORIES:]))
+    return dataclasses.replace(bins, counts=tuple(count(bins, values).tolist()))
+
+
+def count(bins: Bins, values: protocol.Array) -> protocol.Array:
+    """Returns how many of `values` (n_rows,) lie in each bin, as int64 (n_bins,)."""
+    return np.bincount(place(bins, values), minlength=len(bins.labels))
+
+
+def place(bins: Bins, values: protocol.Array) -> protocol.Array:
+    """Returns the position of each value's bin, as int64 (n_rows,)."""
+    last = len(bins.labels) - 1
+    if bins.numeric:
+        numbers = _as_numbers(values)
+        positions = np.searchsorted(np.asarray(bins.edges), numbers)
+        # The minimum itself belongs to the reference's range and not below it.
+        positions[numbers == bins.edges[0]] = min(1, last - 1)
+        positions[np.isnan(numbers)] = last
+        return positions
+    index = {category: i for i, category in enumerate(bins.categories)}
+    other = len(bins.categories)
+    index.update((category, other) for category in bins.others)
+    found = [last if v is None or v != v else index.get(str(v), other + 1) for v in values.tolist()]  # noqa: PLR0124
+    return np.array(found, dtype=np.int64)
+
+
+def _as_numbers(values: protocol.Array) -> protocol.Array:
+    if values.dtype != object:
+        return values.astype(np.float64, copy=False)
+    return np.array([v if isinstance(v, (int, float)) else np.nan for v in values.tolist()], dtype=np.float64)
+
+
+def of_features(names: Sequence[str], columns: Sequence[protocol.Array]) -> tuple[Bins, ...]:
+    """Measures the first `MAX_FEATURES` features."""
+    pairs = list(zip(names, columns, strict=True))[:MAX_FEATURES]
+    return tuple(measure(name, values) for name, values in pairs)
+
+
+def of_outputs(outputs: Sequence[protocol.Output]) -> tuple[Bins, ...]:
+    """Measures what can be put into bins: labels and numbers, and the highest probability."""
+    found: list[Bins] = []
+    for name, array in outputs:
+        values = scalar(name, array)
+        if values is not None:
+            found.append(measure(name, values))
+    return tuple(found)
+
+
+def scalar(name: str, array: protocol.Array) -> protocol.Array | None:
+    """Returns one value a row for an output, or None for one that has none.
+
+    Labels count as categories, whatever their type. Of probabilities the highest is
+    taken: how sure the model is.
+    """
+    if name.startswith("predict_proba") and array.ndim == 2:
+        highest: protocol.Array = array.max(axis=1)
+        return highest
+    if array.ndim != 1:
+        return None
+    if array.dtype.kind == "f":
+        return array
+    return array.astype(str).astype(object)

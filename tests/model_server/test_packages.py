@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from tests.model_server import support
+
+from kedge_server import cli, failures, fetching, loading, packages, packing, profiles, proving
+from kedge_server.settings import Settings
+
+FRAME = pd.DataFrame(
+    {
+        "age": [20.0, 30.0, None, 50.0] * 25,
+        "income": np.linspace(1, 100, 100),
+        "city": (["Oslo"] * 60 + ["Rome"] * 39 + ["Bonn"]),
+    }
+)
+
+
+def frame_model() -> Any:
+    columns = ColumnTransformer(
+        [
+            ("a", make_pipeline(SimpleImputer(), StandardScaler()), ["age"]),
+            ("i", StandardScaler(), ["income"]),
+            ("c", OneHotEncoder(handle_unknown="ignore"), ["city"]),
+        ]
+    )
+    return make_pipeline(columns, LinearRegression()).fit(FRAME, np.arange(100.0))
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("packed") / "package"
+    return out, packing.package(frame_model(), FRAME, out, name="income", version="3")
+
+
+def copy(packed: tuple[Path, str], target: Path) -> Path:
+    target.mkdir()
+    for file in packed[0].iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def prove(path: Path, **changes: Any) -> loading.LoadedModel:
+    return proving.load_and_prove(Settings(model_name="m", model_path=path, **changes))[0]
+
+
+def refused(path: Path, **changes: Any) -> failures.StartFailure:
+    with pytest.raises(failures.StartFailure) as caught:
+        prove(path, **changes)
+    return caught.value
+
+
+def test_a_package_is_loaded_and_answers_its_golden_rows(packed: tuple[Path, str]) -> None:
+    path, digest = packed
+    model = prove(path, sha256=digest)
+    assert model.digest == digest == hashlib.sha256((path / "kedge.json").read_bytes()).hexdigest()
+    assert model.package is not None
+    assert len(model.package.golden.rows[0]) == packing.DEFAULT_GOLDEN_ROWS
+    assert [(c.name, c.datatype, c.allow_missing) for c in model.signature.columns] == [
+        ("age", "FP64", True),
+        ("income", "FP64", False),
+        ("city", "BYTES", False),
+    ]
+
+
+@pytest.mark.parametrize("name", ["kedge.json", "model.skops", "profile.json", "golden.json"])
+def test_a_change_of_any_file_is_found(packed: tuple[Path, str], tmp_path: Path, name: str) -> None:
+    path = copy(packed, tmp_path / "p")
+    content = (path / name).read_bytes()
+    (path / name).write_bytes(content.replace(b"0", b"1", 1))
+    assert refused(path, sha256=packed[1]).reason == failures.MODEL_DIGEST_MISMATCH
+
+
+def rewrite(path: Path, name: str, change: Any) -> None:
+    """Changes a file of a package and makes the manifest agree."""
+    document = json.loads((path / name).read_text())
+    change(document)
+    (path / name).write_text(json.dumps(document))
+    if name != "kedge.json":
+        digest = hashlib.sha256((path / name).read_bytes()).hexdigest()
+        rewrite(path, "kedge.json", lambda manifest: manifest["files"].update({name: digest}))
+
+
+def test_a_model_that_answers_otherwise_is_not_served(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path = copy(packed, tmp_path / "p")
+
+    def change(document: dict[str, Any]) -> None:
+        document["answers"]["predict"][3] += 1e-3
+
+    rewrite(path, "golden.json", change)
+    failure = refused(path)
+    assert failure.reason == failures.GOLDEN_ROWS_MISMATCH
+    assert "1 of 20" in failure.message
+
+
+def test_a_difference_within_the_tolerance_is_none(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path = copy(packed, tmp_path / "p")
+
+    def change(document: dict[str, Any]) -> None:
+        document["answers"]["predict"][3] += 1e-9
+
+    rewrite(path, "golden.json", change)
+    prove(path)
+
+
+def test_another_scikit_learn_is_refused_unless_allowed(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, "kedge.json", lambda m: m["libraries"].update({"scikit-learn": "1.2.3"}))
+    failure = refused(path)
+    assert failure.reason == failures.LIBRARY_VERSION_SKEW
+    assert "1.2.3" in failure.message
+    prove(path, allow_version_skew=True)
+
+
+def test_a_type_that_the_manifest_names_must_still_be_trusted(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, "kedge.json", lambda m: m["trustedTypes"].append("some.Type"))
+    failure = refused(path)
+    assert failure.reason == failures.MODEL_FORMAT_REFUSED
+    assert "some.Type" in failure.message
+    prove(path, trusted_types=("some.Type",))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(formatVersion=99),
+        lambda m: m["files"].update({"../../etc/passwd": "0" * 64}),
+        lambda m: m["inputs"].reverse(),
+        lambda m: m.pop("libraries"),
+    ],
+    ids=["later format", "strange file", "other features", "no libraries"],
+)
+def test_a_damaged_manifest_is_not_followed(packed: tuple[Path, str], tmp_path: Path, change: Any) -> None:
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, "kedge.json", change)
+    assert refused(path).reason == failures.MODEL_LOAD_FAILED
+
+
+async def test_missing_values_are_taken_only_where_training_had_them(packed: tuple[Path, str]) -> None:
+    async with support.served(prove(packed[0])) as server:
+        good: dict[str, list[Any]] = {"age": [None], "income": [1.0], "city": ["Oslo"]}
+
+        async def ask(**changes: Any) -> httpx.Response:
+            inputs = [
+                support.tensor(values, name=name, datatype="BYTES" if name == "city" else "FP64")
+                for name, values in (good | changes).items()
+            ]
+            return await server.infer(support.infer_body(*inputs))
+
+        assert (await ask()).status_code == 200
+        changes: dict[str, Any]
+        for changes in ({"income": [None]}, {"city": [None]}):
+            response = await ask(**changes)
+            assert response.status_code == 400
+            assert f'"{next(iter(changes))}" lacks a value' in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "names"),
+    [
+        (FRAME.drop(columns="city"), "city"),
+        (FRAME.iloc[:0], "no rows"),
+        (np.zeros((3, 2)), "2 features"),
+    ],
+)
+def test_a_reference_that_does_not_fit_is_refused(tmp_path: Path, reference: Any, names: str) -> None:
+    with pytest.raises(ValueError, match=names):
+        packing.package(frame_model(), reference, tmp_path / "p", name="n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_pack_and_check(tmp_path: Path, iris_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = tmp_path / "rows.npy"
+    np.save(reference, support.IRIS)
+    out = tmp_path / "p"
+    arguments = ["--reference", str(reference), "--out", str(out), "--model-name", "iris"]
+    assert cli.main(["package", str(iris_file), *arguments]) == 0
+    digest = capsys.readouterr().out.strip()
+    assert cli.main(["check", str(out), "--sha256", digest]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["digest"], report["goldenRows"], report["referenceRows"]) == (digest, 20, 150)
+    assert report["libraries"]["here"] == report["libraries"]["training"]
+    assert cli.main(["check", str(out), "--sha256", "0" * 64]) == 1
+
+
+def test_a_package_is_fetched_whole_and_verified(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path, digest = packed
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, content=(path / request.url.path.rsplit("/", 1)[1]).read_bytes())
+
+    out = tmp_path / "models" / "p"
+
+    def fetch(sha256: str) -> str:
+        uri = "https://models.example/income/?token=x"
+        return fetching.fetch(uri, out, sha256, transport=httpx.MockTransport(answer))
+
+    assert fetch(digest) == digest
+    assert asked[0] == "https://models.example/income/kedge.json?token=x"
+    prove(out, sha256=digest)
+    fetch(digest)
+    assert len(asked) == 4
+    with pytest.raises(failures.StartFailure):
+        fetch("0" * 64)
+    prove(out, sha256=digest)
+
+
+def test_a_package_is_copied_from_a_directory(packed: tuple[Path, str], tmp_path: Path) -> None:
+    assert fetching.fetch(f"{packed[0]}/", tmp_path / "p", packed[1]) == packed[1]
+    prove(tmp_path / "p")
+
+
+def test_bins_count_below_between_above_and_missing() -> None:
+    bins = profiles.measure("x", np.arange(11.0))
+    assert bins.edges == tuple(np.arange(11.0))
+    live = np.array([-5.0, 0.0, 0.5, 1.0, 1.1, 10.0, 11.0, np.inf, -np.inf, np.nan])
+    counted = dict(zip(bins.labels, profiles.count(bins, live).tolist(), strict=True))
+    assert {k: v for k, v in counted.items() if v} == {
+        "0.0": 2, "1.0": 3, "2.0": 1, "10.0": 1, "+Inf": 2, "__missing__": 1,
+    }  # fmt: skip
+    assert sum(bins.counts) == 11
+    assert bins.counts[0] == 0
+    assert bins.counts[-2:] == (0, 0)
+
+
+def test_categories_beyond_the_bound_share_a_bin_and_new_ones_have_their_own() -> None:
+    values = np.array([c for i, c in enumerate("abcdefghijkl") for _ in range(20 - i)], dtype=object)
+    bins = profiles.measure("letter", values)
+    assert bins.categories == tuple("abcdefghij")
+    live = np.array(["a", "k", "l", "z", None, "__missing__"], dtype=object)
+    counted = dict(zip(bins.labels, profiles.count(bins, live).tolist(), strict=True))
+    assert {k: v for k, v in counted.items() if v} == {"a": 1, "__other__": 2, "__new__": 2, "__missing__": 1}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.full(50, np.nan), np.full(50, 3.0), np.array([1.0, 2.0]), np.array([None, None], dtype=object)],
+    ids=["all missing", "constant", "two rows", "no categories"],
+)
+def test_odd_references_have_bins_that_survive_a_round_trip(values: Any) -> None:
+    bins = profiles.measure("x", values)
+    assert sum(bins.counts) == len(values)
+    assert profiles.Bins.from_json(json.loads(json.dumps(bins.to_json()))) == bins
+
+
+def test_a_wide_reference_keeps_its_first_features_only(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 60))
+    out = tmp_path / "p"
+    packing.package(LinearRegression().fit(rows, rows[:, 0]), rows, out, name="wide")
+    assert len(packages.read(out, None).profile.features) == profiles.MAX_FEATURES
