@@ -3,12 +3,50 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCALCLUSTER := $(PYTHON) -m hack.localcluster
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header
 
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "Kedge needs Python 3.11 or newer as '$(PYTHON)'; name another one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+
+.PHONY: demo
+demo: up venv images ## Show a good model being promoted and a bad one rolled back, on a local cluster
+	@$(BIN)/python -m hack.demo
+
+# The cluster comes first: it needs nothing but Python, and says at once what this machine lacks.
+.PHONY: test
+test: up venv ## Run every test: the checks, then end to end on the local cluster
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory e2e
+
+.PHONY: e2e
+e2e: up venv images ## Run the end-to-end tests
+	@$(LOCALCLUSTER) exec -- $(BIN)/pytest -m e2e tests/e2e
+
+.PHONY: up
+up: python ## Bring up the local cluster
+	@$(LOCALCLUSTER) up
+
+.PHONY: images
+images: up ## Build the images and load them into the local cluster
+	@$(LOCALCLUSTER) images
+
+.PHONY: stop
+stop: python ## Delete the local cluster and stop what it needed; caches stay
+	@$(LOCALCLUSTER) down
+
+.PHONY: clean
+clean: python ## Remove all that was made here, caches outside the checkout included
+	@$(LOCALCLUSTER) purge
+	@rm -rf .venv .local build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: venv
 venv: $(VENV)/.installed ## Make the Python environment from the pinned requirements
