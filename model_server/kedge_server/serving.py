@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from kedge_server import connections, loading, metrics, predicting, proving, rest, sockets
+from kedge_server import connections, loading, metrics, packages, predicting, proving, quality, rest, sockets
 from kedge_server.batching import Batcher
 from kedge_server.settings import Settings
 
@@ -111,15 +111,20 @@ class _Life:
             return False
         model, predictor = loaded.result()
         limits = self._settings.limits
+        run, profile_digest = predictor.run, ""
+        if model.package is not None:
+            counting = quality.Quality(model.package.profile, model.signature)
+            self._metrics.quality, run = counting, counting.around(run)
+            profile_digest = model.package.manifest.files[packages.PROFILE]
         self._batcher = batcher = Batcher(
-            predictor.run,
+            run,
             max_batch_rows=limits.max_batch_rows,
             max_queue_rows=limits.max_queue_rows,
             timeout_seconds=limits.request_timeout_seconds,
         )
         batcher.on_batch = self._metrics.predicted
         self._metrics.queue_rows = lambda: batcher.queued_rows
-        self._metrics.loaded(self._settings.model_version, model.digest)
+        self._metrics.loaded(self._settings.model_version, model.digest, profile_digest)
         self._app.serve(model, batcher)
         _log.info(
             "ready",

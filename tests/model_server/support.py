@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kedge_server import batching, cli, loading, metrics, predicting, rest, signature
+from kedge_server import batching, cli, loading, metrics, predicting, quality, rest, signature
 from kedge_server.settings import Limits, Settings
 
 DIGITS, DIGIT_LABELS = load_digits(return_X_y=True)
@@ -98,8 +98,12 @@ async def served(
     registry = metrics.Metrics("m", (100.0,))
     app = rest.App(settings, registry)
     model = estimator if isinstance(estimator, loading.LoadedModel) else loaded(estimator)
+    around = run(predicting.Predictor(model.estimator, model.signature).run)
+    if model.package is not None:
+        registry.quality = quality.Quality(model.package.profile, model.signature)
+        around = registry.quality.around(around)
     batcher = batching.Batcher(
-        run(predicting.Predictor(model.estimator, model.signature).run),
+        around,
         max_batch_rows=limits.max_batch_rows,
         max_queue_rows=limits.max_queue_rows,
         timeout_seconds=limits.request_timeout_seconds,
