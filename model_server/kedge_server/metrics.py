@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 import prometheus_client
 import sklearn
 
-from kedge_server import quality
+from kedge_server import feedback, quality
 from kedge_server.errors import Fault
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -114,6 +114,7 @@ class Metrics:
         self._rows = 0
         self._info: dict[str, str] | None = None
         self.queue_rows = queue_rows
+        self.feedback = feedback.Feedback()
         self.quality: quality.Quality | None = None
         self._registry = prometheus_client.CollectorRegistry(auto_describe=True)
         prometheus_client.ProcessCollector(registry=self._registry)
@@ -149,6 +150,14 @@ class Metrics:
                 "gauge",
                 "Rows that wait for the worker now.",
                 lambda name: [f"{name}{labels(self._model)} {self.queue_rows()}"],
+            ),
+            "kedge_server_feedback_total": (
+                "counter",
+                "Labels that came back, by whether the prediction was right.",
+                lambda name: [
+                    f"{name}{labels({**self._model, 'outcome': outcome.value})} {count}"
+                    for outcome, count in self.feedback.counts.items()
+                ],
             ),
             "kedge_server_model_info": (
                 "gauge",

@@ -80,9 +80,11 @@ class App:
         self._clock = clock
         self._model: loading.LoadedModel | None = None
         self._batcher: Batcher | None = None
+        self._feedback = registry.feedback
         self.draining = False
         model = f"/v2/models/{settings.model_name}"
         versioned = f"{model}/versions/{settings.model_version}"
+        self._feedback_paths = frozenset((f"{model}/feedback", f"{versioned}/feedback"))
         self._infer_paths = frozenset((f"{model}/infer", f"{versioned}/infer"))
         self._pages: dict[str, Callable[[], Answer]] = {
             "/v2": self._server_metadata,
@@ -112,7 +114,12 @@ class App:
             await self._infer(scope, receive, send)
             return
         try:
-            answer = self._page(scope, path)
+            if path in self._feedback_paths:
+                answer = await self._take_feedback(scope, receive)
+            else:
+                answer = self._page(scope, path)
+        except _HungUpError:
+            return
         except RequestError as exc:
             answer = _error_answer(exc)
             if path.endswith("/infer") and scope["method"] == "POST":
@@ -168,6 +175,7 @@ class App:
         model, batcher = self._model, self._batcher
         if model is None or batcher is None:
             raise OverloadedError("the model is still being loaded")
+        batcher.check_room(1)
         request = decoding.infer_request(body, model.signature, headers.json_length)
         if request.rows.count > self._settings.limits.max_queue_rows:
             raise ClientError(
@@ -178,6 +186,8 @@ class App:
         outcome = await batcher.submit(request)
         if isinstance(outcome, RequestError):
             raise outcome
+        if request.id is not None:
+            self._feedback.remember(request.id, outcome)
         settings = self._settings
         content, json_length = encoding.infer_response(settings.model_name, settings.model_version, request, outcome)
         if json_length is None and len(content) < compression.MIN_BYTES:
@@ -187,6 +197,12 @@ class App:
             content = compression.gzip(content)
             extra.append((b"content-encoding", b"gzip"))
         return Answer(200, content, tuple(extra))
+
+    async def _take_feedback(self, scope: Scope, receive: Receive) -> Answer:
+        if scope["method"] != "POST":
+            raise MethodNotAllowedError("POST")
+        body = await self._body(_headers_of(scope["headers"]), receive)
+        return Answer(200, encoding.to_json(self._feedback.receive(body)))
 
     async def _body(self, headers: _Headers, receive: Receive) -> bytes:
         limit = self._settings.limits.max_body_bytes

@@ -21,7 +21,7 @@ import uvicorn
 import uvloop
 
 from kedge_server import connections, loading, metrics, packages, predicting, proving, quality, rest, sockets
-from kedge_server.batching import Batcher
+from kedge_server.batching import Batcher, Run
 from kedge_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -111,7 +111,8 @@ class _Life:
             return False
         model, predictor = loaded.result()
         limits = self._settings.limits
-        run, profile_digest = predictor.run, ""
+        run: Run = predictor.run
+        profile_digest = ""
         if model.package is not None:
             counting = quality.Quality(model.package.profile, model.signature)
             self._metrics.quality, run = counting, counting.around(run)
