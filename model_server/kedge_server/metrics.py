@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import prometheus_client
@@ -114,7 +114,7 @@ class Metrics:
         self._rows = 0
         self._info: dict[str, str] | None = None
         self.queue_rows = queue_rows
-        self.feedback = feedback.Feedback()
+        self.feedback_counts: Mapping[feedback.Outcome, int] = dict.fromkeys(feedback.Outcome, 0)
         self.quality: quality.Quality | None = None
         self._registry = prometheus_client.CollectorRegistry(auto_describe=True)
         prometheus_client.ProcessCollector(registry=self._registry)
@@ -156,7 +156,7 @@ class Metrics:
                 "Labels that came back, by whether the prediction was right.",
                 lambda name: [
                     f"{name}{labels({**self._model, 'outcome': outcome.value})} {count}"
-                    for outcome, count in self.feedback.counts.items()
+                    for outcome, count in self.feedback_counts.items()
                 ],
             ),
             "kedge_server_model_info": (

@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from kedge_server import connections, loading, metrics, packages, predicting, proving, quality, rest, sockets
+from kedge_server import connections, dataplane, loading, metrics, packages, predicting, proving, quality, rest, sockets
 from kedge_server.batching import Batcher, Run
 from kedge_server.settings import Settings
 
@@ -61,10 +61,10 @@ class _Life:
         self._settings = settings
         self._listener = listener
         self._metrics = metrics.Metrics(settings.model_name, settings.latency_thresholds_ms)
-        self._app = rest.App(settings, self._metrics)
+        self._plane = dataplane.Dataplane(settings, self._metrics)
         self._server = _Server(
             uvicorn.Config(
-                self._app,
+                rest.App(self._plane),
                 http=connections.protocol_class(settings),
                 ws="none",
                 lifespan="off",
@@ -126,7 +126,7 @@ class _Life:
         batcher.on_batch = self._metrics.predicted
         self._metrics.queue_rows = lambda: batcher.queued_rows
         self._metrics.loaded(self._settings.model_version, model.digest, profile_digest)
-        self._app.serve(model, batcher)
+        self._plane.serve(model, batcher)
         _log.info(
             "ready",
             extra={
@@ -142,7 +142,7 @@ class _Life:
         if self._stopping.is_set():
             self._hurry.set()
         _log.info("stopping", extra={"signal": name, "drain_seconds": self._settings.drain_seconds})
-        self._app.draining = True
+        self._plane.draining = True
         self._stopping.set()
 
     def _sweep(self) -> None:

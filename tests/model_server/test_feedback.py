@@ -68,7 +68,7 @@ async def test_malformed_feedback_is_refused_whole(iris: Any, body: Any, names: 
         response = await server.client.post("/v2/models/m/feedback", json=body)
         assert response.status_code == 400
         assert names in response.json()["error"]
-        assert set(server.metrics.feedback.counts.values()) == {0}
+        assert set(server.plane.feedback.counts.values()) == {0}
 
 
 async def test_feedback_is_posted(iris: Any) -> None:
