@@ -26,6 +26,7 @@ def write(results: Results, path: Path) -> None:
         _polls(results),
         _stable(results),
         _guard(results),
+        _drift(results),
         _limits(),
     ]
     path.write_text("\n\n".join(part.strip() for part in parts) + "\n")
@@ -165,7 +166,8 @@ candidates that keep their objectives, most of them only just. The limits are ex
 {table}
 
 Comparing each window's ratio with the budget rolls back whatever is close to it, sooner or later, and repeating a
-z-test inflates its 1 % without limit. Candidates at half their budget are what those rules are tuned to.
+z-test inflates its 1 % without limit. Windows of few requests breach by chance even at half the budget; far inside
+it, and with much traffic, every rule is right.
 """
 
 
@@ -198,8 +200,8 @@ design effect that stable's own polls show; here it has seen stable for five min
 
 {_table(head, rows)}
 
-So with the correction the bound is approximate: bursts that outlast a poll are seen less well, above all
-while few of them were seen.
+So with the correction the bound is approximate. It is least so for bursts that outlast a poll, of which five
+minutes show few, and for a candidate whose polls are many times as large as those that it was estimated from.
 """
 
 
@@ -283,7 +285,7 @@ def _stable(results: Results) -> str:
 Candidates that are no worse than stable, or worse by just what is tolerated, in
 {results["stable_equal"][0]["runs"]:,} rollouts of twenty minutes each. In "shared troubles" both revisions fail a
 fifth more of their requests in every other spell of twenty polls; a comparison with a target would roll back for
-that.
+that. Stable was seen for five minutes before.
 
 {_table(("traffic", "stable / candidate", "tolerance", "rolled back (upper limit)"), equal)}
 
@@ -333,6 +335,41 @@ polls are thirty days.
 ![Delay of the guard](guard.svg)
 
 {_table(head, delays)}
+"""
+
+
+def _drift(results: Results) -> str:
+    names = list(results["drift"][0]["rules"])
+    rows = []
+    for one in results["drift"]:
+        for name in names:
+            found = one["rules"][name]
+            rows.append(
+                (
+                    f"{one['reference']:,} / {one['live']:,}",
+                    name,
+                    f"{_percent(found['false'])} (to {_percent(found['high'])})",
+                    _percent(found["found"]),
+                    _percent(found["insufficient"]),
+                )
+            )
+    head = (
+        "reference / live rows",
+        "rule",
+        "false alarm (upper limit)",
+        "alarm after a shift",
+        "a feature insufficient",
+    )
+    return f"""## Drift
+
+{results["drift"][0]["runs"]:,} models of twenty features with ten bins each, one look, maximum 0 and alpha 1 %, of
+which a first look spends half. False alarm: some feature is called drifted though all stayed. Shift: one feature's
+outer two bins hold half as much again of their share.
+
+{_table(head, rows)}
+
+A fixed threshold is a bet on the number of rows: with few it alarms on noise, and with many it is silent about a
+shift that is certain. Whether such a shift matters is what an objective's `maximum` says.
 """
 
 
