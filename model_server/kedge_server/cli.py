@@ -68,6 +68,7 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
     _add_trust(add)
     add("host", str, "address to listen on", defaults["host"])
     add("port", _port, "port to listen on; 0 takes a free one", defaults["port"])
+    add("grpc-port", _port, "port for gRPC as well; none by default")
     add(
         "latency-threshold-ms",
         _positive,
@@ -210,6 +211,7 @@ def _serve(options: argparse.Namespace) -> int:
             allow_version_skew=options.allow_version_skew,
             host=options.host,
             port=options.port,
+            grpc_port=options.grpc_port,
             latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
             drain_seconds=options.drain_seconds,
             max_connection_age_seconds=options.max_connection_age_seconds,

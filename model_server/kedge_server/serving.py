@@ -76,6 +76,7 @@ class _Life:
             )
         )
         self._batcher: Batcher | None = None
+        self._grpc: Any = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -85,10 +86,8 @@ class _Life:
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         ticking = asyncio.create_task(rest.tick(_TICK_SECONDS, self._sweep))
-        _log.info(
-            "listening",
-            extra={"port": self._listener.getsockname()[1], "model": self._settings.model_name},
-        )
+        ports = {"port": self._listener.getsockname()[1], "grpc_port": await self._start_grpc()}
+        _log.info("listening", extra={**ports, "model": self._settings.model_name})
         try:
             if await self._load():
                 await _first(serving, self._stopping.wait())
@@ -96,6 +95,15 @@ class _Life:
         finally:
             ticking.cancel()
             await self._end(serving)
+
+    async def _start_grpc(self) -> int | None:
+        if self._settings.grpc_port is None:
+            return None
+        from kedge_server import grpc_service  # noqa: PLC0415 - most servers go without it
+
+        self._grpc, port = grpc_service.start(self._plane, self._settings)
+        await self._grpc.start()
+        return port
 
     async def _load(self) -> bool:
         """Loads and proves the model; False when a signal came first.
@@ -166,6 +174,9 @@ class _Life:
             server.close()
         closed_at = time.monotonic()
         limits = self._settings.limits
+        if self._grpc is not None:
+            # Tells clients to connect elsewhere, and waits for the calls under way.
+            await self._grpc.stop(limits.request_timeout_seconds)
         deadline = closed_at + limits.request_timeout_seconds + limits.receive_timeout_seconds
         while (left := self._connections()) and time.monotonic() < deadline:
             for connection in left:
@@ -176,6 +187,8 @@ class _Life:
         _log.info("drained", extra={"connections_left": len(self._connections())})
 
     async def _end(self, serving: asyncio.Task[None]) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop(None)
         self._server.should_exit = True
         self._server.force_exit = True
         await serving
