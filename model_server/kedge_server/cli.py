@@ -106,8 +106,8 @@ def _add_fetch(commands: Any, environment: Mapping[str, str]) -> None:
     command = commands.add_parser(
         "fetch",
         help="copy a model's file here and check its digest",
-        description="Copies a file, or a package when the URI ends in a slash, from an http, https or file URI or"
-        " a plain path. It appears under its name only when all of it has arrived and its digest is right.",
+        description="Copies a file, or a package when the URI ends in a slash, from an http, https, file, s3 or gs"
+        " URI or a plain path. It appears under its name only when all of it has arrived and its digest is right.",
     )
     add = _Options(command, environment)
     command.add_argument("uri", metavar="URI", help="where the file is")
