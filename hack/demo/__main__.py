@@ -25,7 +25,7 @@ def main() -> int:
     stage.enter_cluster()
     try:
         screen.say("clearing the stage")
-        stage.clear()
+        stage.clear(wait=True)
         screen.say("installing Kedge with Helm, training three models of handwritten digits")
         kubectl, folder = stage.set_up()
         told = story.Stage(kubectl, folder, screen).play()
@@ -38,7 +38,7 @@ def main() -> int:
     if keep:
         screen.say(f"look at it: kubectl -n {stage.NAMESPACE} describe modeldeployment {story.NAME}")
     else:
-        stage.clear()
+        stage.clear(wait=False)
     screen.say("the story came true" if came_true else "the story did not come true")
     return 0 if came_true else 1
 

@@ -19,10 +19,11 @@ def enter_cluster() -> None:
     os.environ.update(cluster.added_environment(where, daemon.find(where), os.environ))
 
 
-def clear() -> None:
-    """Removes what an earlier run left, and waits until it is gone."""
-    everywhere = Kubectl("default")
-    everywhere.run("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={DELETE_SECONDS}s")
+def clear(*, wait: bool) -> None:
+    """Removes what a run left, and waits until it is gone if `wait` says so."""
+    kubectl = Kubectl(NAMESPACE)
+    patience = (f"--timeout={DELETE_SECONDS}s",) if wait else ("--wait=false",)
+    kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", *patience)
 
 
 def set_up() -> tuple[Kubectl, pathlib.Path]:

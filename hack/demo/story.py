@@ -17,6 +17,8 @@ from hack.lab.traffic import Report, Traffic
 NAME = "digits"
 RATE = 40.0
 """Requests a second: the steps of the manifests then pass within seconds."""
+FRESH_PERCENT = 80.0
+"""Requests over a connection of their own: those follow the weights at once, kept connections stay where they are."""
 TRAFFIC_SECONDS = 600.0
 SERVE_SECONDS = 120.0
 ROLLOUT_SECONDS = 180.0
@@ -63,7 +65,9 @@ class Stage:
         try:
             first = self._declare("v1", _is_ready, within=SERVE_SECONDS)
             self._screen.say(f"v1 serves as {first.status['stableRevision']} after {first.seconds:.0f} s")
-            self._users.start(self._folder / "rows.json", rate=RATE, seconds=TRAFFIC_SECONDS)
+            self._users.start(
+                self._folder / "rows.json", rate=RATE, seconds=TRAFFIC_SECONDS, fresh_percent=FRESH_PERCENT
+            )
             self._users.wait(lambda report: report.outcome("ok") > 0, within=30, what="an answer")
             self._screen.say(f"users send {RATE:g} real rows a second")
             better = self._declare("v2", _is_ready, within=ROLLOUT_SECONDS)
