@@ -227,12 +227,14 @@ def nearest_in_null(c: float, s: float, candidate_total: float, stable_total: fl
             candidate_total * ((c - y) * (1.0 - 2.0 * x) - slope_c)
             + stable_total * ((s - x) * (1.0 - 2.0 * y) - slope_s)
         )  # fmt: skip
-        step = x - value / derivative if derivative != 0.0 else low
-        if not low < step < high:
-            step = 0.5 * (low + high)
-        if abs(step - x) <= 1e-15 * step or step in (low, high):
-            return step
-        x = step
+        following = x - value / derivative if derivative != 0.0 else low
+        if abs(following - x) <= 1e-15 * x:
+            return x
+        if not low < following < high:
+            following = 0.5 * (low + high)
+            if following in (low, high):
+                return following
+        x = following
     return x
 
 
