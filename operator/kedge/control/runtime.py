@@ -121,7 +121,7 @@ async def _watch(parts: Parts, gate: Gate) -> None:
         standalone=True,
         # Kopf would ask the system for the user's name, and a container's user may have none. Its type for
         # this is a string by another name, which it does not export.
-        identity=cast(Any, parts.settings.identity),
+        identity=cast("Any", parts.settings.identity),
         clusterwide=not namespaces,
         namespaces=namespaces,
     )
