@@ -55,6 +55,7 @@ class World:
 
     def __init__(self, declared: specs.ModelDeploymentSpec | None = None) -> None:
         self.spec = declared or spec()
+        self._declared = revisions.revision_hash(self.spec)
         self.generation = 1
         self.now = START
         self.status = ModelDeploymentStatus()
@@ -75,11 +76,12 @@ class World:
     def declare(self, declared: specs.ModelDeploymentSpec) -> None:
         if declared != self.spec:
             self.spec = declared
+            self._declared = revisions.revision_hash(declared)
             self.generation += 1
 
     @property
     def declared(self) -> str:
-        return revisions.revision_hash(self.spec)
+        return self._declared
 
     def snapshot(self) -> Snapshot:
         readable = [pod for pod in self.pods.values() if pod.ready and not pod.terminating]
@@ -160,11 +162,13 @@ class World:
         """Sets annotations as a person would."""
         self.levers = dataclasses.replace(self.levers, **levers)
 
-    def hurt(self, revision: str, trouble: Trouble, *, restarts: int = 1) -> None:
+    def hurt(self, revision: str, trouble: Trouble | None, *, restarts: int = 1) -> None:
         """Lets the pods of a revision that run fail."""
         for uid, pod in self.pods.items():
             if pod.revision == revision:
-                self.pods[uid] = dataclasses.replace(pod, ready=False, restarts=restarts, trouble=trouble)
+                self.pods[uid] = dataclasses.replace(
+                    pod, ready=False, unready_since=self.now, restarts=restarts, trouble=trouble
+                )
 
     def condition(self, kind: ConditionType) -> str | None:
         found = self.status.condition(kind)
