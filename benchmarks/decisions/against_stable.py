@@ -20,8 +20,8 @@ from kedge.decide.statistics import alpha, two_sample
 
 POLLS = 240
 """Twenty minutes at a poll every 5 s."""
-STABLE_HISTORY = 5
-"""Polls of stable alone that the estimate has seen before."""
+STABLE_HISTORY = 60
+"""Polls of stable alone before the rollout: five minutes."""
 BATCH = 1000
 
 
@@ -55,13 +55,15 @@ EQUAL = (
     Pair("nothing bad", 100, 0.5, 0.0, 0.0),
 )
 WORSE = (
-    Pair("100 a poll, 5:95, 2x", 100, 0.05, 0.02, 0.04, polls=1500),
+    Pair("20 a poll, 5:95, 2x", 20, 0.05, 0.02, 0.04, polls=6000),
+    Pair("20 a poll, 5:95, 5x", 20, 0.05, 0.01, 0.05, polls=1200),
+    Pair("20 a poll, 5:95, 20x", 20, 0.05, 0.01, 0.2, polls=200),
+    Pair("5 a poll, 50:50, 2x", 5, 0.5, 0.02, 0.04, polls=5000),
+    Pair("5 a poll, 50:50, 5x", 5, 0.5, 0.01, 0.05, polls=1200),
+    Pair("5 a poll, 50:50, 20x", 5, 0.5, 0.01, 0.2, polls=200),
+    Pair("5 a poll, 50:50, 100 %", 5, 0.5, 0.01, 1.0, polls=40),
+    Pair("20 a poll, 50:50, 5x, 1 % tolerated", 20, 0.5, 0.01, 0.05, tolerance=0.01, polls=600),
     Pair("100 a poll, 5:95, 5x", 100, 0.05, 0.01, 0.05, polls=400),
-    Pair("100 a poll, 5:95, 20x", 100, 0.05, 0.01, 0.2, polls=100),
-    Pair("20 a poll, 50:50, 2x", 20, 0.5, 0.02, 0.04, polls=1500),
-    Pair("20 a poll, 50:50, 5x", 20, 0.5, 0.01, 0.05, polls=400),
-    Pair("20 a poll, 50:50, 20x", 20, 0.5, 0.01, 0.2, polls=100),
-    Pair("20 a poll, 50:50, 100 %", 20, 0.5, 0.01, 1.0, polls=40),
     Pair("100 a poll, 5:95, 5x with shared troubles", 100, 0.05, 0.01, 0.05, troubles=True, polls=400),
 )
 TROUBLE = 0.2
@@ -239,6 +241,7 @@ def run_worse(runs: int, seed: int) -> list[dict[str, Any]]:
             {
                 "pair": dataclasses.asdict(pair),
                 "runs": runs,
+                "multiple": round(c / s),
                 "bound_polls": None if pair.troubles else alpha.threshold(rules.ALPHA, 1) / nats,
                 "median_polls": median,
                 "low": low,

@@ -23,6 +23,8 @@ SHAPES = (
     Shape("20 a poll, nothing bad", 20, POLLS, 0.01, 0.0),
     Shape("50 a poll", 50, POLLS, 0.01, 0.0099),
     Shape("50 a poll, half the budget", 50, POLLS, 0.01, 0.005),
+    Shape("500 a poll, half the budget", 500, POLLS, 0.01, 0.005),
+    Shape("500 a poll, a tenth of the budget", 500, POLLS, 0.01, 0.001),
     Shape("50 a poll, 3 objectives", 50, POLLS, 0.01, 0.0099, objectives=3),
     Shape("50 a poll, 6 objectives", 50, POLLS, 0.01, 0.0099, objectives=6),
     Shape("500 a poll", 500, POLLS, 0.005, 0.00495),

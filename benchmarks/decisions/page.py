@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.decisions import rules
+
 Results = dict[str, Any]
 
 FAST = {"2x": 2.0, "5x": 1.5, "20x": 1.5}
@@ -24,6 +26,7 @@ def write(results: Results, path: Path) -> None:
         _polls(results),
         _stable(results),
         _guard(results),
+        _drift(results),
         _limits(),
     ]
     path.write_text("\n\n".join(part.strip() for part in parts) + "\n")
@@ -72,20 +75,32 @@ def _goals(results: Results) -> str:
             (
                 f"median requests to Fail at {' and '.join(fractions)} the budget",
                 f"at most {goal:g} times log(k / alpha) / KL",
-                f"{over:.2f} at worst (budget {100 * slowest['budget']:g} %, {slowest['objectives']} objectives)",
+                f"{over:.2f} at worst (budget {100 * slowest['budget']:g} %, k = {slowest['objectives']})",
                 over <= goal,
             )
         )
     whole = [one for one in results["detection_requests"] if one["fraction"] == "100 %"]
-    most = max(whole, key=lambda one: one["median"] / one["bound"])
+    late = [one for one in whole if one["median"] > 1.5 * one["bound"]]
     rows.append(
         (
             "median requests to Fail at 100 % bad",
             "at most 1.5 times log(k / alpha) / KL",
-            f"{most['median']:g} against {most['bound']:.2f} at worst",
-            all(one["median"] <= 1.5 * one["bound"] for one in whole),
+            _late(late, len(whole)),
+            not late,
         )
     )
+    for least, most, goal in ((2, 2, 2.0), (5, 20, 1.5)):
+        chosen = [o for o in results["stable_worse"] if o["bound_polls"] and least <= o["multiple"] <= most]
+        slowest = max(chosen, key=lambda one: one["median_polls"] / one["bound_polls"])
+        over = slowest["median_polls"] / slowest["bound_polls"]
+        rows.append(
+            (
+                f"the same against stable, at {' and '.join(f'{m}x' for m in sorted({o['multiple'] for o in chosen}))}",
+                f"at most {goal:g} times log(1 / alpha) / KL",
+                f"{over:.2f} at worst ({slowest['pair']['name']})",
+                over <= goal,
+            )
+        )
     lengths = results["guard_lengths"]
     shortest = min(lengths, key=lambda one: one["low"] / one["declared"])
     rows.append(
@@ -117,8 +132,17 @@ some budgets no whole number lies within 1.5 times.
 """
 
 
+def _late(late: list[dict[str, Any]], cases: int) -> str:
+    if not late:
+        return f"reached in all {cases} cases"
+    bounds = [one["bound"] for one in late]
+    medians = sorted({one["median"] for one in late})
+    found = " or ".join(f"{median:g}" for median in medians)
+    return f"{len(late)} of {cases} cases take {found} where the bound is {min(bounds):.2f} to {max(bounds):.2f}"
+
+
 def _false_rollbacks(results: Results) -> str:
-    names = list(results["false_rollbacks"][0]["rules"])
+    names = ["Kedge", *rules.OTHERS]
     rows = []
     for one in results["false_rollbacks"]:
         shape, kedge = one["shape"], one["rules"]["Kedge"]
@@ -142,7 +166,8 @@ candidates that keep their objectives, most of them only just. The limits are ex
 {table}
 
 Comparing each window's ratio with the budget rolls back whatever is close to it, sooner or later, and repeating a
-z-test inflates its 1 % without limit. Candidates at half their budget are what those rules are tuned to.
+z-test inflates its 1 % without limit. Windows of few requests breach by chance even at half the budget; far inside
+it, and with much traffic, every rule is right.
 """
 
 
@@ -175,8 +200,8 @@ design effect that stable's own polls show; here it has seen stable for five min
 
 {_table(head, rows)}
 
-So with the correction the bound is approximate: bursts that outlast a poll are seen less well, above all
-while few of them were seen.
+So with the correction the bound is approximate. It is least so for bursts that outlast a poll, of which five
+minutes show few, and for a candidate whose polls are many times as large as those that it was estimated from.
 """
 
 
@@ -207,7 +232,7 @@ test that knows the bad fraction beforehand.
 
 
 def _polls(results: Results) -> str:
-    names = list(results["detection_polls"][1]["rules"])
+    names = ["Kedge", *rules.OTHERS, "known alternative"]
     rows = []
     for one in results["detection_polls"]:
         cells = []
@@ -260,7 +285,7 @@ def _stable(results: Results) -> str:
 Candidates that are no worse than stable, or worse by just what is tolerated, in
 {results["stable_equal"][0]["runs"]:,} rollouts of twenty minutes each. In "shared troubles" both revisions fail a
 fifth more of their requests in every other spell of twenty polls; a comparison with a target would roll back for
-that.
+that. Stable was seen for five minutes before.
 
 {_table(("traffic", "stable / candidate", "tolerance", "rolled back (upper limit)"), equal)}
 
@@ -310,6 +335,41 @@ polls are thirty days.
 ![Delay of the guard](guard.svg)
 
 {_table(head, delays)}
+"""
+
+
+def _drift(results: Results) -> str:
+    names = list(results["drift"][0]["rules"])
+    rows = []
+    for one in results["drift"]:
+        for name in names:
+            found = one["rules"][name]
+            rows.append(
+                (
+                    f"{one['reference']:,} / {one['live']:,}",
+                    name,
+                    f"{_percent(found['false'])} (to {_percent(found['high'])})",
+                    _percent(found["found"]),
+                    _percent(found["insufficient"]),
+                )
+            )
+    head = (
+        "reference / live rows",
+        "rule",
+        "false alarm (upper limit)",
+        "alarm after a shift",
+        "a feature insufficient",
+    )
+    return f"""## Drift
+
+{results["drift"][0]["runs"]:,} models of twenty features with ten bins each, one look, maximum 0 and alpha 1 %, of
+which a first look spends half. False alarm: some feature is called drifted though all stayed. Shift: one feature's
+outer two bins hold half as much again of their share.
+
+{_table(head, rows)}
+
+A fixed threshold is a bet on the number of rows: with few it alarms on noise, and with many it is silent about a
+shift that is certain. Whether such a shift matters is what an objective's `maximum` says.
 """
 
 

@@ -145,16 +145,22 @@ class Users:
         self._tally = tally
         self._choice = random.Random(options.seed)
         self._fresh = self._client(kept=0)
-        self._pools = itertools.cycle([self._client(kept=1) for _ in range(options.users)])
+        self._kept = [self._client(kept=1) for _ in range(options.users)]
+        self._turns = itertools.cycle(self._kept)
 
     def _client(self, *, kept: int) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=60)
         return httpx.AsyncClient(limits=limits, timeout=self._timeout, trust_env=False)
 
+    async def close(self) -> None:
+        """Closes every connection."""
+        for one in (self._fresh, *self._kept):
+            await one.aclose()
+
     async def send(self, batch: Batch) -> None:
         """Sends one request and counts what becomes of it."""
         is_fresh = self._choice.random() < self._fresh_share
-        client = self._fresh if is_fresh else next(self._pools)
+        client = self._fresh if is_fresh else next(self._turns)
         before = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -218,6 +224,7 @@ async def drive(options: argparse.Namespace) -> None:
     if underway:
         await asyncio.wait(underway)
     telling.cancel()
+    await users.close()
     print(tally.told("summary"), flush=True)
 
 

@@ -82,17 +82,26 @@ class Batcher:
             OverloadedError: The queue has no room for its rows.
         """
         count = request.rows.count
-        if self._running and self.queued_rows + count > self._max_queue_rows and self._waiting:
-            raise OverloadedError(
-                f"{self.queued_rows} rows are waiting, which is as many as this server holds",
-                self.retry_after_seconds(),
-            )
+        if self._waiting:
+            self.check_room(count)
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting.append(_Job(request, future, self._clock() + self._timeout_seconds))
         self.queued_rows += count
         if not self._running:
             self._start_batch()
         return future
+
+    def check_room(self, rows: int) -> None:
+        """Refuses early what `submit` would refuse, before it costs any decoding.
+
+        Raises:
+            OverloadedError: The queue has no room for `rows` more.
+        """
+        if self.queued_rows + rows > self._max_queue_rows:
+            raise OverloadedError(
+                f"{self.queued_rows} rows are waiting, which is as many as this server holds",
+                self.retry_after_seconds(),
+            )
 
     def retry_after_seconds(self) -> int:
         """Estimates when what waits now will be done, between 1 and 60 seconds."""

@@ -68,6 +68,7 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
     _add_trust(add)
     add("host", str, "address to listen on", defaults["host"])
     add("port", _port, "port to listen on; 0 takes a free one", defaults["port"])
+    add("grpc-port", _port, "port for gRPC as well; none by default")
     add(
         "latency-threshold-ms",
         _positive,
@@ -105,8 +106,8 @@ def _add_fetch(commands: Any, environment: Mapping[str, str]) -> None:
     command = commands.add_parser(
         "fetch",
         help="copy a model's file here and check its digest",
-        description="Copies a file, or a package when the URI ends in a slash, from an http, https or file URI or"
-        " a plain path. It appears under its name only when all of it has arrived and its digest is right.",
+        description="Copies a file, or a package when the URI ends in a slash, from an http, https, file, s3 or gs"
+        " URI or a plain path. It appears under its name only when all of it has arrived and its digest is right.",
     )
     add = _Options(command, environment)
     command.add_argument("uri", metavar="URI", help="where the file is")
@@ -210,6 +211,7 @@ def _serve(options: argparse.Namespace) -> int:
             allow_version_skew=options.allow_version_skew,
             host=options.host,
             port=options.port,
+            grpc_port=options.grpc_port,
             latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
             drain_seconds=options.drain_seconds,
             max_connection_age_seconds=options.max_connection_age_seconds,

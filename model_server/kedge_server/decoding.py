@@ -61,6 +61,19 @@ def infer_request(body: bytes, signature: Signature, header_length: int | None =
         raise ClientError(f"the body is not JSON: {exc}") from exc
     if not isinstance(document, dict):
         raise ClientError("the body must be a JSON object")
+    if header_length is not None and isinstance(document.get("inputs"), list):
+        _attach_binary(document["inputs"], memoryview(body)[header_length:])
+    return infer_document(document, signature)
+
+
+def infer_document(document: dict[str, Any], signature: Signature) -> protocol.InferRequest:
+    """Decodes an infer request that has been read already.
+
+    The `data` of a tensor may also be a memoryview of its binary form.
+
+    Raises:
+        ClientError: It is not a valid infer request for this model.
+    """
     request_id = document.get("id")
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > _MAX_ID_CHARS):
         raise ClientError(f"id must be a string of at most {_MAX_ID_CHARS} characters")
@@ -68,8 +81,6 @@ def infer_request(body: bytes, signature: Signature, header_length: int | None =
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise ClientError("inputs must be a list of at least one tensor")
-    if header_length is not None:
-        _attach_binary(inputs, memoryview(body)[header_length:])
     rows = _rows(inputs, signature)
     if signature.complete:
         _check_present(rows, signature)

@@ -31,7 +31,7 @@ def infer_response(
     for name, array in outputs:
         # A multi-output classifier's predict_proba_0 belongs to the method predict_proba.
         if name in request.binary or name.rpartition("_")[0] in request.binary:
-            blob = _binary(array)
+            blob = binary(array)
             blobs.append(blob)
             tensors.append(
                 {
@@ -48,7 +48,7 @@ def infer_response(
     return b"".join((header, *blobs)), len(header)
 
 
-def _binary(array: protocol.Array) -> bytes:
+def binary(array: protocol.Array) -> bytes:
     """Returns a tensor's data in little-endian order; strings have their length before them."""
     if protocol.datatype_of(array) != "BYTES":
         return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

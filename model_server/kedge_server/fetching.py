@@ -36,6 +36,8 @@ _CONNECT_SECONDS = 10.0
 _MAX_REDIRECTS = 5
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 8.0
+# Extras of the distribution that bring a scheme's library.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 # What may be different a moment later.
 _TRANSIENT_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 
@@ -63,7 +65,7 @@ def fetch(
     first, then the files that it names, each with its own digest.
 
     Args:
-        uri: http, https or file URI, or a plain path.
+        uri: http, https, file, s3 or gs URI, or a plain path.
         out: Where it goes; left as it was on any failure.
         sha256: What it must hash to, or None to take it as it is.
         timeout_seconds: For all tries together.
@@ -189,7 +191,33 @@ def _chunks(uri: str, transport: httpx.BaseTransport | None) -> Iterator[Iterato
         with path.open("rb") as file:
             yield iter(lambda: file.read(_CHUNK_BYTES), b"")
     else:
-        raise _failed(_shown(uri), f'scheme "{parts.scheme}" is not one of http, https, file')
+        with _stored_chunks(uri, parts.scheme) as chunks:
+            yield chunks
+
+
+@contextlib.contextmanager
+def _stored_chunks(uri: str, scheme: str) -> Iterator[Iterator[bytes]]:
+    """Opens an object in a store that fsspec knows: s3, gs, and what else is installed.
+
+    Each store's library finds credentials as its own tools do: in the environment, in
+    files, or from the pod's service account.
+    """
+    import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - most models come over HTTP or a mount
+
+    try:
+        opened = fsspec.open(uri, "rb").open()
+    except ValueError as exc:
+        known = "http, https, file, s3, gs"
+        raise _failed(_shown(uri), f'scheme "{scheme}" is not one of {known}: {exc}') from exc
+    except ImportError as exc:
+        extra = _EXTRAS.get(scheme, scheme)
+        raise _failed(_shown(uri), f"this server was installed without kedge[{extra}]: {exc}") from exc
+    except OSError:
+        raise
+    except Exception as exc:
+        raise _failed(_shown(uri), f"{type(exc).__name__}: {exc}") from exc
+    with opened as file:
+        yield iter(lambda: file.read(_CHUNK_BYTES), b"")
 
 
 @contextlib.contextmanager

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import bisect
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import prometheus_client
 import sklearn
 
+from kedge_server import feedback, quality
 from kedge_server.errors import Fault
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -25,6 +27,20 @@ LATENCY_LADDER_SECONDS = (
 )  # fmt: skip
 PREDICT_LADDER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0)
 ROWS_LADDER = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
+
+QUALITY_FAMILIES = frozenset(
+    f"kedge_server_{name}"
+    for name in (
+        "feature_bin_total",
+        "feature_missing_total",
+        "feature_new_category_total",
+        "feature_out_of_range_total",
+        "feature_reference_rows",
+        "invalid_rows_total",
+        "prediction_bin_total",
+        "prediction_reference_rows",
+    )
+)
 
 _CODE_CLASSES = {Fault.NONE: "2xx", Fault.CLIENT: "4xx", Fault.SERVER: "5xx", Fault.OVERLOAD: "5xx"}
 _SUFFIXES = ("_bucket", "_sum", "_count")
@@ -98,6 +114,8 @@ class Metrics:
         self._rows = 0
         self._info: dict[str, str] | None = None
         self.queue_rows = queue_rows
+        self.feedback_counts: Mapping[feedback.Outcome, int] = dict.fromkeys(feedback.Outcome, 0)
+        self.quality: quality.Quality | None = None
         self._registry = prometheus_client.CollectorRegistry(auto_describe=True)
         prometheus_client.ProcessCollector(registry=self._registry)
         prometheus_client.GCCollector(registry=self._registry)
@@ -133,6 +151,14 @@ class Metrics:
                 "Rows that wait for the worker now.",
                 lambda name: [f"{name}{labels(self._model)} {self.queue_rows()}"],
             ),
+            "kedge_server_feedback_total": (
+                "counter",
+                "Labels that came back, by whether the prediction was right.",
+                lambda name: [
+                    f"{name}{labels({**self._model, 'outcome': outcome.value})} {count}"
+                    for outcome, count in self.feedback_counts.items()
+                ],
+            ),
             "kedge_server_model_info": (
                 "gauge",
                 "What is loaded; absent until it is.",
@@ -152,12 +178,13 @@ class Metrics:
         self._batch_rows.observe(rows)
         self._predict.observe(seconds)
 
-    def loaded(self, version: str, digest: str) -> None:
-        """Tells what is served from now on."""
+    def loaded(self, version: str, digest: str, profile: str = "") -> None:
+        """Tells what is served from now on; `profile` is the digest of its profile, if it has one."""
         self._info = {
             **self._model,
             "version": version,
             "digest": digest,
+            "profile": profile,
             "sklearn": sklearn.__version__,
             "python": platform.python_version(),
         }
@@ -171,13 +198,24 @@ class Metrics:
                 lines.append(f"# HELP {name} {help_text}")
                 lines.append(f"# TYPE {name} {kind}")
                 lines.extend(samples(name))
+        if self.quality is not None and (not names or wanted & QUALITY_FAMILIES):
+            lines.extend(self._quality_lines(wanted if names else QUALITY_FAMILIES))
         own = "\n".join(lines) + "\n" if lines else ""
         if not names:
             return own.encode() + prometheus_client.generate_latest(self._registry)
-        others = [name for name in names if name not in self._families]
+        others = [name for name in names if name not in self._families and name not in QUALITY_FAMILIES]
         if not others:
             return own.encode()
         return own.encode() + prometheus_client.generate_latest(self._registry.restricted_registry(others))
+
+    def _quality_lines(self, wanted: AbstractSet[str]) -> Iterable[str]:
+        assert self.quality is not None  # noqa: S101 - the caller has looked
+        for name, kind, help_text, samples in self.quality.families():
+            if name in wanted:
+                yield f"# HELP {name} {help_text}"
+                yield f"# TYPE {name} {kind}"
+                for pairs, value in samples:
+                    yield f"{name}{labels({**self._model, **pairs})} {value}"
 
     def _request_samples(self, name: str) -> Iterable[str]:
         for fault, count in self._requests.items():

@@ -139,7 +139,11 @@ def measure(name: str, values: protocol.Array) -> Bins:
     # Values of the data itself, so that an edge is not a rounding error beside one.
     levels = np.linspace(0, 1, _DECILES + 1)
     quantiles = np.quantile(numbers, levels, method="inverted_cdf") if len(numbers) else np.zeros(1)
-    bins = Bins(name, edges=tuple(float(v) for v in np.unique(quantiles)))
+    edges = np.unique(quantiles)
+    if len(edges) == 1:
+        # A constant is a range too, and not the end of one.
+        edges = np.array([edges[0], np.nextafter(edges[0], np.inf)])
+    bins = Bins(name, edges=tuple(float(v) for v in edges))
     return dataclasses.replace(bins, counts=tuple(count(bins, values).tolist()))
 
 
@@ -161,9 +165,7 @@ def place(bins: Bins, values: protocol.Array) -> protocol.Array:
     last = len(bins.labels) - 1
     if bins.numeric:
         numbers = _as_numbers(values)
-        positions = np.searchsorted(np.asarray(bins.edges), numbers)
-        # The minimum itself belongs to the reference's range and not below it.
-        positions[numbers == bins.edges[0]] = min(1, last - 1)
+        positions = np.searchsorted(comparable_edges(bins), numbers)
         positions[np.isnan(numbers)] = last
         return positions
     index = {category: i for i, category in enumerate(bins.categories)}
@@ -171,6 +173,16 @@ def place(bins: Bins, values: protocol.Array) -> protocol.Array:
     index.update((category, other) for category in bins.others)
     found = [last if v is None or v != v else index.get(str(v), other + 1) for v in values.tolist()]  # noqa: PLR0124
     return np.array(found, dtype=np.int64)
+
+
+def comparable_edges(bins: Bins) -> protocol.Array:
+    """Returns edges such that a value's bin is how many of them lie below it.
+
+    The minimum itself belongs to the reference's range and not below it.
+    """
+    edges = np.asarray(bins.edges)
+    edges[0] = np.nextafter(edges[0], -np.inf)
+    return edges
 
 
 def _as_numbers(values: protocol.Array) -> protocol.Array:

@@ -15,12 +15,8 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-import kedge_server
-from kedge_server import compression, connections, decoding, encoding, loading, metrics, protocol
-from kedge_server.batching import Batcher
-from kedge_server.errors import ClientError, Fault, MethodNotAllowedError, OverloadedError, RequestError
-from kedge_server.settings import Settings
-from kedge_server.signature import Kind, Layout, Signature
+from kedge_server import compression, connections, dataplane, decoding, encoding, metrics, protocol
+from kedge_server.errors import ClientError, Fault, MethodNotAllowedError, RequestError
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +27,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _JSON = b"application/json"
 _CONTENT_TYPE_JSON = (b"content-type", _JSON)
 _CLOSE = (b"connection", b"close")
-_PLATFORM = "scikit-learn_skops"
 # A body that is too large is read on for this many times the limit, so that its sender
 # sees the 413 and not a connection that was reset under it.
 _DISCARD_FACTOR = 4
@@ -64,28 +59,22 @@ class App:
     """Serves the model's routes.
 
     Args:
-        settings: Names and limits.
-        registry: Counts infer requests.
+        plane: Does what the routes ask for.
         clock: Monotonic seconds.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        registry: metrics.Metrics,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._settings = settings
-        self._metrics = registry
+    def __init__(self, plane: dataplane.Dataplane, clock: Callable[[], float] = time.monotonic) -> None:
+        self._plane = plane
         self._clock = clock
-        self._model: loading.LoadedModel | None = None
-        self._batcher: Batcher | None = None
-        self.draining = False
+        settings = plane.settings
+        self._limits = settings.limits
+        self._names = settings.model_name, settings.model_version
         model = f"/v2/models/{settings.model_name}"
         versioned = f"{model}/versions/{settings.model_version}"
         self._infer_paths = frozenset((f"{model}/infer", f"{versioned}/infer"))
+        self._feedback_paths = frozenset((f"{model}/feedback", f"{versioned}/feedback"))
         self._pages: dict[str, Callable[[], Answer]] = {
-            "/v2": self._server_metadata,
+            "/v2": lambda: Answer(200, encoding.to_json(plane.server_metadata())),
             "/v2/health/live": lambda: Answer(200, encoding.to_json({"live": True})),
             "/v2/health/ready": self._readiness,
             model: self._model_metadata,
@@ -93,15 +82,6 @@ class App:
             f"{model}/ready": self._model_readiness,
             f"{versioned}/ready": self._model_readiness,
         }
-
-    @property
-    def ready(self) -> bool:
-        """Tells whether new requests should be sent here."""
-        return self._batcher is not None and not self.draining
-
-    def serve(self, model: loading.LoadedModel, batcher: Batcher) -> None:
-        """Becomes ready to predict with `model`."""
-        self._model, self._batcher = model, batcher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one ASGI scope."""
@@ -112,7 +92,12 @@ class App:
             await self._infer(scope, receive, send)
             return
         try:
-            answer = self._page(scope, path)
+            if path in self._feedback_paths:
+                answer = await self._take_feedback(scope, receive)
+            else:
+                answer = self._page(scope, path)
+        except _HungUpError:
+            return
         except RequestError as exc:
             answer = _error_answer(exc)
             if path.endswith("/infer") and scope["method"] == "POST":
@@ -137,11 +122,7 @@ class App:
     def _not_found(self, path: str) -> ClientError:
         parts = path.split("/")
         if path.startswith("/v2/models/") and len(parts) > 3:
-            settings = self._settings
-            if parts[3] != settings.model_name:
-                return ClientError(f'model "{parts[3][:60]}" is not served here; "{settings.model_name}" is', 404)
-            if len(parts) > 5 and parts[4] == "versions" and parts[5] != settings.model_version:
-                return ClientError(f'version "{parts[5][:60]}" is not served here; "{settings.model_version}" is', 404)
+            self._plane.check_names(parts[3], parts[5] if len(parts) > 5 and parts[4] == "versions" else None)
         return ClientError("no such path; the protocol's paths start at /v2", 404)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,21 +146,10 @@ class App:
             raise MethodNotAllowedError("POST")
         headers = _headers_of(scope["headers"])
         body = await self._body(headers, receive)
-        model, batcher = self._model, self._batcher
-        if model is None or batcher is None:
-            raise OverloadedError("the model is still being loaded")
-        request = decoding.infer_request(body, model.signature, headers.json_length)
-        if request.rows.count > self._settings.limits.max_queue_rows:
-            raise ClientError(
-                f"{request.rows.count} rows, but this server takes at most"
-                f" {self._settings.limits.max_queue_rows} in one request",
-                413,
-            )
-        outcome = await batcher.submit(request)
-        if isinstance(outcome, RequestError):
-            raise outcome
-        settings = self._settings
-        content, json_length = encoding.infer_response(settings.model_name, settings.model_version, request, outcome)
+        request, outputs = await self._plane.predict(
+            lambda signature: decoding.infer_request(body, signature, headers.json_length)
+        )
+        content, json_length = encoding.infer_response(*self._names, request, outputs)
         if json_length is None and len(content) < compression.MIN_BYTES:
             return Answer(200, content)
         extra = [_CONTENT_TYPE_JSON] if json_length is None else _binary_headers(json_length)
@@ -188,8 +158,14 @@ class App:
             extra.append((b"content-encoding", b"gzip"))
         return Answer(200, content, tuple(extra))
 
+    async def _take_feedback(self, scope: Scope, receive: Receive) -> Answer:
+        if scope["method"] != "POST":
+            raise MethodNotAllowedError("POST")
+        body = await self._body(_headers_of(scope["headers"]), receive)
+        return Answer(200, encoding.to_json(self._plane.feedback.receive(body)))
+
     async def _body(self, headers: _Headers, receive: Receive) -> bytes:
-        limit = self._settings.limits.max_body_bytes
+        limit = self._limits.max_body_bytes
         if headers.length > limit:
             await self._discard(receive)
             raise ClientError(f"the body has {headers.length} bytes; at most {limit} are taken", 413)
@@ -219,7 +195,7 @@ class App:
 
     async def _discard(self, receive: Receive) -> None:
         """Reads the rest of a body that nobody wants, up to a bound."""
-        left = _DISCARD_FACTOR * self._settings.limits.max_body_bytes
+        left = _DISCARD_FACTOR * self._limits.max_body_bytes
         while left > 0:
             message = await receive()
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
@@ -229,42 +205,27 @@ class App:
     async def _send(self, scope: Scope, send: Send, answer: Answer) -> None:
         headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
         connection: connections.Connection | None = scope.get(connections.CONNECTION)
-        if self.draining or (connection is not None and self._clock() >= connection.expires_at):
+        if self._plane.draining or (connection is not None and self._clock() >= connection.expires_at):
             headers.append(_CLOSE)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
     def _count(self, scope: Scope, fault: Fault) -> None:
         now = self._clock()
-        self._metrics.answered(fault, now - scope.get(connections.ARRIVED, now))
+        self._plane.count(fault, now - scope.get(connections.ARRIVED, now))
 
     def _readiness(self) -> Answer:
-        if self.ready:
+        if self._plane.ready:
             return Answer(200, encoding.to_json({"ready": True}))
-        why = "the server is shutting down" if self.draining else "the model is not loaded yet"
+        why = "the server is shutting down" if self._plane.draining else "the model is not loaded yet"
         return Answer(503, encoding.to_json({"ready": False, "error": why}))
 
     def _model_readiness(self) -> Answer:
-        answer = self._readiness()
-        name = self._settings.model_name
-        return Answer(answer.status, encoding.to_json({"name": name, "ready": answer.status == 200}))
-
-    def _server_metadata(self) -> Answer:
-        document = {"name": "kedge-server", "version": kedge_server.__version__, "extensions": protocol.EXTENSIONS}
-        return Answer(200, encoding.to_json(document))
+        ready = self._plane.ready
+        return Answer(200 if ready else 503, encoding.to_json({"name": self._names[0], "ready": ready}))
 
     def _model_metadata(self) -> Answer:
-        if self._model is None:
-            raise OverloadedError("the model is still being loaded")
-        signature = self._model.signature
-        document = {
-            "name": self._settings.model_name,
-            "versions": [self._settings.model_version],
-            "platform": _PLATFORM,
-            "inputs": _input_metadata(signature),
-            "outputs": [{"name": o.name, "datatype": o.datatype, "shape": [-1, *o.shape]} for o in signature.outputs],
-        }
-        return Answer(200, encoding.to_json(document))
+        return Answer(200, encoding.to_json(self._plane.model_metadata()))
 
     def _metrics_page(self, query: bytes) -> Answer:
         names = [
@@ -272,7 +233,7 @@ class App:
             for key, value in urllib.parse.parse_qsl(query.decode("latin-1"), max_num_fields=64)
             if key == "name[]"
         ]
-        body = self._metrics.render(names)
+        body = self._plane.metrics.render(names)
         return Answer(200, body, ((b"content-type", metrics.CONTENT_TYPE),))
 
 
@@ -301,21 +262,6 @@ def _binary_headers(json_length: int) -> list[tuple[bytes, bytes]]:
 
 def _error_answer(exc: RequestError) -> Answer:
     return Answer(exc.status, encoding.error(exc.message), (_CONTENT_TYPE_JSON, *exc.headers))
-
-
-def _input_metadata(signature: Signature) -> list[dict[str, Any]]:
-    if signature.layout is Layout.TEXT:
-        return [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
-    if signature.width is None or not (signature.named or not signature.numeric):
-        return [{"name": "input", "datatype": "FP64", "shape": [-1, signature.width or -1]}]
-    return [
-        {
-            "name": column.name,
-            "datatype": column.datatype or ("BYTES" if column.kind is Kind.STRING else "FP64"),
-            "shape": [-1],
-        }
-        for column in signature.columns
-    ]
 
 
 async def tick(period_seconds: float, *actions: Callable[[], None]) -> None:

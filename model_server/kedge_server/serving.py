@@ -20,8 +20,8 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from kedge_server import connections, loading, metrics, predicting, proving, rest, sockets
-from kedge_server.batching import Batcher
+from kedge_server import connections, dataplane, loading, metrics, packages, predicting, proving, quality, rest, sockets
+from kedge_server.batching import Batcher, Run
 from kedge_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -61,10 +61,10 @@ class _Life:
         self._settings = settings
         self._listener = listener
         self._metrics = metrics.Metrics(settings.model_name, settings.latency_thresholds_ms)
-        self._app = rest.App(settings, self._metrics)
+        self._plane = dataplane.Dataplane(settings, self._metrics)
         self._server = _Server(
             uvicorn.Config(
-                self._app,
+                rest.App(self._plane),
                 http=connections.protocol_class(settings),
                 ws="none",
                 lifespan="off",
@@ -76,6 +76,7 @@ class _Life:
             )
         )
         self._batcher: Batcher | None = None
+        self._grpc: Any = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -85,10 +86,8 @@ class _Life:
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         ticking = asyncio.create_task(rest.tick(_TICK_SECONDS, self._sweep))
-        _log.info(
-            "listening",
-            extra={"port": self._listener.getsockname()[1], "model": self._settings.model_name},
-        )
+        ports = {"port": self._listener.getsockname()[1], "grpc_port": await self._start_grpc()}
+        _log.info("listening", extra={**ports, "model": self._settings.model_name})
         try:
             if await self._load():
                 await _first(serving, self._stopping.wait())
@@ -96,6 +95,15 @@ class _Life:
         finally:
             ticking.cancel()
             await self._end(serving)
+
+    async def _start_grpc(self) -> int | None:
+        if self._settings.grpc_port is None:
+            return None
+        from kedge_server import grpc_service  # noqa: PLC0415 - most servers go without it
+
+        self._grpc, port = grpc_service.start(self._plane, self._settings)
+        await self._grpc.start()
+        return port
 
     async def _load(self) -> bool:
         """Loads and proves the model; False when a signal came first.
@@ -111,16 +119,22 @@ class _Life:
             return False
         model, predictor = loaded.result()
         limits = self._settings.limits
+        run: Run = predictor.run
+        profile_digest = ""
+        if model.package is not None:
+            counting = quality.Quality(model.package.profile, model.signature)
+            self._metrics.quality, run = counting, counting.around(run)
+            profile_digest = model.package.manifest.files[packages.PROFILE]
         self._batcher = batcher = Batcher(
-            predictor.run,
+            run,
             max_batch_rows=limits.max_batch_rows,
             max_queue_rows=limits.max_queue_rows,
             timeout_seconds=limits.request_timeout_seconds,
         )
         batcher.on_batch = self._metrics.predicted
         self._metrics.queue_rows = lambda: batcher.queued_rows
-        self._metrics.loaded(self._settings.model_version, model.digest)
-        self._app.serve(model, batcher)
+        self._metrics.loaded(self._settings.model_version, model.digest, profile_digest)
+        self._plane.serve(model, batcher)
         _log.info(
             "ready",
             extra={
@@ -136,7 +150,7 @@ class _Life:
         if self._stopping.is_set():
             self._hurry.set()
         _log.info("stopping", extra={"signal": name, "drain_seconds": self._settings.drain_seconds})
-        self._app.draining = True
+        self._plane.draining = True
         self._stopping.set()
 
     def _sweep(self) -> None:
@@ -160,6 +174,9 @@ class _Life:
             server.close()
         closed_at = time.monotonic()
         limits = self._settings.limits
+        if self._grpc is not None:
+            # Tells clients to connect elsewhere, and waits for the calls under way.
+            await self._grpc.stop(limits.request_timeout_seconds)
         deadline = closed_at + limits.request_timeout_seconds + limits.receive_timeout_seconds
         while (left := self._connections()) and time.monotonic() < deadline:
             for connection in left:
@@ -170,6 +187,8 @@ class _Life:
         _log.info("drained", extra={"connections_left": len(self._connections())})
 
     async def _end(self, serving: asyncio.Task[None]) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop(None)
         self._server.should_exit = True
         self._server.force_exit = True
         await serving

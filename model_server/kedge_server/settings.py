@@ -42,6 +42,8 @@ class Settings:
     allow_version_skew: bool = False
     host: str = "0.0.0.0"  # noqa: S104 - a pod's port is reached from other hosts
     port: int = 8080
+    # None leaves gRPC out: most clients speak REST, and it costs memory and start-up time.
+    grpc_port: int | None = None
     latency_thresholds_ms: tuple[float, ...] = ()
     # Endpoints and kube-proxy follow a terminating pod within a second or two.
     drain_seconds: float = 5.0

@@ -34,6 +34,10 @@ class NotFoundError(ApiError):
     """There is no such object."""
 
 
+class NamespaceTerminatingError(ApiError):
+    """The namespace is being deleted and takes no new objects: there is nothing left to do in it."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Resource:
     """One kind of object and where the API server has it."""
@@ -177,8 +181,11 @@ class KubernetesApi:
 
 def _error(method: str, path: str, status: int, content: bytes) -> ApiError:
     try:
-        words = json.loads(content)["message"]
-    except (ValueError, KeyError, TypeError):
-        words = content.decode(errors="replace")
+        answer = json.loads(content)
+        words, causes = answer["message"], (answer.get("details") or {}).get("causes") or []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        words, causes = content.decode(errors="replace"), []
     kind = {404: NotFoundError, 409: ConflictError}.get(status, ApiError)
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        kind = NamespaceTerminatingError
     return kind(f"{method} {path}: {status} {words[:500]}")

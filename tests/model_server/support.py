@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kedge_server import batching, cli, loading, metrics, predicting, rest, signature
+from kedge_server import batching, cli, dataplane, loading, metrics, predicting, quality, rest, signature
 from kedge_server.settings import Limits, Settings
 
 DIGITS, DIGIT_LABELS = load_digits(return_X_y=True)
@@ -65,11 +65,12 @@ def loaded(estimator: Any) -> loading.LoadedModel:
 class Served:
     """An application with its parts, and a client that calls it without a network."""
 
-    def __init__(self, app: rest.App, batcher: batching.Batcher, registry: metrics.Metrics) -> None:
-        self.app = app
+    def __init__(self, plane: dataplane.Dataplane, batcher: batching.Batcher) -> None:
+        self.plane = plane
         self.batcher = batcher
-        self.metrics = registry
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model")
+        self.metrics = plane.metrics
+        transport = httpx.ASGITransport(rest.App(plane))
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://model")
 
     async def infer(self, body: Any, path: str = "/v2/models/m/infer") -> httpx.Response:
         return await self.client.post(path, json=body)
@@ -96,18 +97,22 @@ async def served(
     """Serves `estimator` as model `m`, version `7`, inside this event loop."""
     settings = Settings(model_name="m", model_path=Path("unused"), model_version="7", limits=limits)
     registry = metrics.Metrics("m", (100.0,))
-    app = rest.App(settings, registry)
+    plane = dataplane.Dataplane(settings, registry)
     model = estimator if isinstance(estimator, loading.LoadedModel) else loaded(estimator)
+    around = run(predicting.Predictor(model.estimator, model.signature).run)
+    if model.package is not None:
+        registry.quality = quality.Quality(model.package.profile, model.signature)
+        around = registry.quality.around(around)
     batcher = batching.Batcher(
-        run(predicting.Predictor(model.estimator, model.signature).run),
+        around,
         max_batch_rows=limits.max_batch_rows,
         max_queue_rows=limits.max_queue_rows,
         timeout_seconds=limits.request_timeout_seconds,
     )
     registry.queue_rows = lambda: batcher.queued_rows
     batcher.on_batch = registry.predicted
-    app.serve(model, batcher)
-    result = Served(app, batcher, registry)
+    plane.serve(model, batcher)
+    result = Served(plane, batcher)
     try:
         yield result
     finally:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec  # type: ignore[import-untyped]
 import httpx
 import pytest
 
@@ -129,9 +130,31 @@ def test_copies_a_local_file(tmp_path: Path, prefix: str) -> None:
     assert out.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("uri", ["/no/such/file", "ftp://host/file", "http://"])
+@pytest.mark.parametrize("uri", ["/no/such/file", "nonsense://host/file", "http://", "memory://none"])
 def test_a_place_that_cannot_be_read_is_named(tmp_path: Path, uri: str) -> None:
     with pytest.raises(failures.StartFailure) as caught:
         fetching.fetch(uri, tmp_path / "out", DIGEST, timeout_seconds=0.1)
     assert caught.value.reason == failures.MODEL_FETCH_FAILED
     assert uri.split(":", maxsplit=1)[0] in caught.value.message
+
+
+@pytest.mark.parametrize(("scheme", "extra"), [("s3", "kedge[s3]"), ("gs", "kedge[gs]")])
+def test_a_store_whose_library_is_missing_is_told_how_to_get_it(
+    tmp_path: Path, scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(uri: str, mode: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "open", missing)
+    with pytest.raises(failures.StartFailure) as caught:
+        fetching.fetch(f"{scheme}://bucket/model.skops", tmp_path / "out", DIGEST)
+    assert caught.value.reason == failures.MODEL_FETCH_FAILED
+    assert extra in caught.value.message
+
+
+def test_reads_from_a_store_that_fsspec_knows(tmp_path: Path) -> None:
+    with fsspec.open("memory://models/churn.skops", "wb") as file:
+        file.write(CONTENT)
+    out = tmp_path / "model.skops"
+    assert fetching.fetch("memory://models/churn.skops", out, DIGEST) == DIGEST
+    assert out.read_bytes() == CONTENT

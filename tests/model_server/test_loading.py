@@ -23,6 +23,7 @@ from sklearn.feature_selection import SelectKBest
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -158,7 +159,7 @@ def test_trees_are_loaded_after_their_nodes_were_checked(tmp_path: Path, model: 
 @pytest.mark.parametrize(
     "model",
     [
-        CalibratedClassifierCV(LogisticRegression(max_iter=500)),
+        CalibratedClassifierCV(GaussianNB()),
         make_pipeline(SimpleImputer(), SelectKBest(k=2), GaussianProcessClassifier()),
         make_pipeline(StandardScaler(), MLPClassifier(max_iter=2000, random_state=0)),
     ],

@@ -274,7 +274,7 @@ async def test_an_encoded_body_is_refused(iris: Any) -> None:
 
 async def test_is_not_ready_while_draining_but_goes_on_serving(iris: Any) -> None:
     async with support.served(iris) as server:
-        server.app.draining = True
+        server.plane.draining = True
         for path in ("/v2/health/ready", "/v2/models/m/ready"):
             response = await server.client.get(path)
             assert (response.status_code, response.headers["connection"]) == (503, "close")
@@ -285,7 +285,7 @@ async def test_is_not_ready_while_draining_but_goes_on_serving(iris: Any) -> Non
 
 async def test_is_live_but_not_ready_before_the_model_is_loaded(iris: Any) -> None:
     async with support.served(iris) as server:
-        server.app._batcher = None
+        server.plane._batcher = None
         assert (await server.client.get("/v2/health/live")).status_code == 200
         assert (await server.client.get("/v2/health/ready")).status_code == 503
         response = await server.infer(iris_body())

@@ -67,6 +67,8 @@ class Reconciler:
             except kubernetes_api.ConflictError as conflict:
                 logger.debug("%s: decided on what is out of date: %s", key, conflict)
                 return CONFLICT_SECONDS
+            except kubernetes_api.NamespaceTerminatingError:
+                return Done.UNTIL_NEWS
 
     async def _pass(self, key: Key, resource: ObjectDict) -> float | Done:
         metadata = resource["metadata"]

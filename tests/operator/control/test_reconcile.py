@@ -205,3 +205,14 @@ async def test_polls_keep_their_distance_whatever_else_wakes_the_key() -> None:
     cluster.now += 4
     await cluster.reconciler.reconcile(key)
     assert cluster.asked > asked
+
+
+async def test_a_namespace_that_is_being_deleted_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise kubernetes_api.NamespaceTerminatingError("because it is being terminated")
+
+    cluster = Cluster()
+    cluster.declare(spec("1"))
+    monkeypatch.setattr(cluster.api, "apply", refuse)
+
+    assert await cluster.turn() is Done.UNTIL_NEWS

@@ -31,12 +31,13 @@ from kedge.decide.statistics import beta, checks
 VERSION = 1
 """Of the state's meaning. A state of another version must not be continued."""
 
-RUNGS = (0.07, 0.14, 0.22, 0.32, 0.45, 0.6, 0.8, 0.97)
+RUNGS = (0.1, 0.22, 0.36, 0.52, 0.7, 0.95)
 """Alternatives for the candidate, as shares of the way from the edge of the null to 1 on the log scale.
-Closer together near the null, where telling neighbours apart decides how long detection takes."""
+Closer together near the null, where telling neighbours apart decides how long detection takes; few, since each
+shares the initial capital with all others."""
 
-RESERVE = 0.05
-"""Share of each rung's wealth kept out of every block: costs 5 % of its growth, bounds its loss at 3 nats."""
+RESERVE = 0.03
+"""Share of each rung's wealth kept out of every block: costs 3 % of its growth, bounds its loss at 3.5 nats."""
 
 FIRST_RESERVE = 0.5
 """Share kept out of a block when nothing is known of stable yet, and its fraction only guessed."""

@@ -1,0 +1,122 @@
+"""Joins ground truth that comes later with what was predicted, in bounded memory.
+
+What a model got wrong is known when the label comes, seconds or days later. A client
+that gave its request an `id` can send the label for that id; predictions are kept for
+as long as there is room. One that keeps its predictions itself sends both, which needs
+no memory here and works across restarts and pods.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import math
+from typing import Any
+
+import orjson
+
+from kedge_server import protocol
+from kedge_server.errors import ClientError
+
+# Some 200 bytes an entry make this 20 MB at most.
+MAX_ROWS = 100_000
+_MAX_ITEMS = 10_000
+
+
+class Outcome(enum.Enum):
+    """What a label says about a prediction; a label of `kedge_server_feedback_total`."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNMATCHED = "unmatched"
+
+
+class Feedback:
+    """Keeps predictions by request id and compares labels with them.
+
+    Args:
+        max_rows: Predictions that are kept; the oldest go first.
+        tolerance: By how much a predicted number may miss its label and be correct.
+    """
+
+    def __init__(self, max_rows: int = MAX_ROWS, tolerance: float = 0.0) -> None:
+        self._max_rows = max_rows
+        self._tolerance = tolerance
+        self._kept: collections.OrderedDict[str, list[Any]] = collections.OrderedDict()
+        self._rows = 0
+        self.counts = dict.fromkeys(Outcome, 0)
+
+    def remember(self, request_id: str, outputs: list[protocol.Output]) -> None:
+        """Keeps what `predict` gave for the request with that id."""
+        for name, array in outputs:
+            if name == "predict" and array.ndim == 1 and len(array) <= self._max_rows:
+                self._forget(request_id)
+                self._kept[request_id] = array.tolist()
+                self._rows += len(array)
+                break
+        while self._rows > self._max_rows:
+            _, oldest = self._kept.popitem(last=False)
+            self._rows -= len(oldest)
+
+    def receive(self, body: bytes) -> dict[str, int]:
+        """Takes one item of feedback, or a list of them, and tells how many labels were what.
+
+        An item is `{"id", "label"}`, `{"id", "labels"}` with one label a row, or
+        `{"prediction", "label"}`. An id is matched once.
+
+        Raises:
+            ClientError: The body is not feedback; nothing of it is counted then.
+        """
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as exc:
+            raise ClientError(f"the body is not JSON: {exc}") from exc
+        items = document if isinstance(document, list) else [document]
+        if not 0 < len(items) <= _MAX_ITEMS:
+            raise ClientError(f"feedback must be 1 to {_MAX_ITEMS} items")
+        for position, item in enumerate(items):
+            _check(item, position)
+        found = dict.fromkeys(Outcome, 0)
+        for item in items:
+            for outcome in self._outcomes(item):
+                found[outcome] += 1
+        for outcome, count in found.items():
+            self.counts[outcome] += count
+        return {outcome.value: count for outcome, count in found.items()}
+
+    def _outcomes(self, item: dict[str, Any]) -> list[Outcome]:
+        labels = item["labels"] if "labels" in item else [item["label"]]
+        if "prediction" in item:
+            return [self._compare(item["prediction"], labels[0])]
+        predicted = self._kept.get(item["id"])
+        if predicted is None or len(predicted) != len(labels):
+            return [Outcome.UNMATCHED] * len(labels)
+        self._forget(item["id"])
+        return [self._compare(p, label) for p, label in zip(predicted, labels, strict=True)]
+
+    def _compare(self, predicted: Any, label: Any) -> Outcome:
+        if isinstance(predicted, (int, float)) and isinstance(label, (int, float)):
+            correct = math.isclose(predicted, label, rel_tol=0.0, abs_tol=self._tolerance)
+        else:
+            correct = str(predicted) == str(label)
+        return Outcome.CORRECT if correct else Outcome.WRONG
+
+    def _forget(self, request_id: str) -> None:
+        self._rows -= len(self._kept.pop(request_id, ()))
+
+
+def _check(item: Any, position: int) -> None:
+    where = f"item {position}"
+    if not isinstance(item, dict):
+        raise ClientError(f"{where} must be an object")
+    if ("id" in item) == ("prediction" in item):
+        raise ClientError(f"{where} needs either an id or a prediction")
+    if ("label" in item) == ("labels" in item):
+        raise ClientError(f"{where} needs either a label or labels")
+    if "id" in item and not isinstance(item["id"], str):
+        raise ClientError(f"{where}: id must be a string")
+    labels = item.get("labels", [item.get("label")])
+    if not isinstance(labels, list) or not labels or ("labels" in item and "prediction" in item):
+        raise ClientError(f"{where}: labels must be a list with one label a row, and belongs to an id")
+    if not all(isinstance(v, (str, int, float)) for v in (*labels, item.get("prediction", 0))):
+        raise ClientError(f"{where}: labels and predictions must be strings, numbers or booleans")

@@ -1,0 +1,185 @@
+"""The Open Inference Protocol V2 over gRPC. Translates only; the dataplane does the work.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_grpc.md
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from open_inference.grpc import protocol as messages
+from open_inference.grpc import service
+
+from kedge_server import dataplane, decoding, encoding, protocol
+from kedge_server.errors import ClientError, Fault, OverloadedError, RequestError
+from kedge_server.settings import Settings
+from kedge_server.signature import Signature
+
+_log = logging.getLogger(__name__)
+
+# Where the protocol's message keeps each datatype's values. FP16 has no place of its
+# own, so it comes as raw bytes only.
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+_STATUSES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+# Added to a connection's age for the calls that it still carries.
+_AGE_GRACE_MILLISECONDS = 10_000
+
+
+class _Service(service.GRPCInferenceServiceServicer):
+    """One method a call of the protocol."""
+
+    def __init__(self, plane: dataplane.Dataplane) -> None:
+        self._plane = plane
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return messages.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return messages.ServerReadyResponse(ready=self._plane.ready)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._names(request.name, request.version, context)
+        return messages.ModelReadyResponse(ready=self._plane.ready)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return messages.ServerMetadataResponse(**self._plane.server_metadata())
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._names(request.name, request.version, context)
+        try:
+            return messages.ModelMetadataResponse(**self._plane.model_metadata())
+        except RequestError as exc:
+            await _abort(context, exc)
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        arrived = time.monotonic()
+        fault = Fault.NONE
+        try:
+            self._plane.check_names(request.model_name, request.model_version)
+            decoded, outputs = await self._plane.predict(lambda signature: _decode(request, signature))
+            return self._response(request, decoded, outputs)
+        except RequestError as exc:
+            fault = exc.fault
+            await _abort(context, exc)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            fault = Fault.SERVER
+            _log.exception("a call failed in the server's own code")
+            raise
+        finally:
+            self._plane.count(fault, time.monotonic() - arrived)
+
+    def _response(self, request: Any, decoded: protocol.InferRequest, outputs: list[protocol.Output]) -> Any:
+        settings = self._plane.settings
+        response = messages.ModelInferResponse(
+            model_name=settings.model_name, model_version=settings.model_version, id=decoded.id or ""
+        )
+        raw = len(request.raw_input_contents) > 0
+        for name, array in outputs:
+            datatype = protocol.datatype_of(array)
+            tensor = response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+            if raw or datatype == "FP16":
+                response.raw_output_contents.append(encoding.binary(array))
+            else:
+                getattr(tensor.contents, _CONTENTS[datatype]).extend(_values(array, datatype))
+        return response
+
+    async def _names(self, name: str, version: str, context: Any) -> None:
+        try:
+            self._plane.check_names(name, version)
+        except ClientError as exc:
+            await _abort(context, exc)
+
+
+def _values(array: protocol.Array, datatype: str) -> Any:
+    flat = array.reshape(-1)
+    return [str(v).encode() for v in flat.tolist()] if datatype == "BYTES" else flat.tolist()
+
+
+def _decode(request: Any, signature: Signature) -> protocol.InferRequest:
+    """Reads a message as the document that the same request would be in JSON."""
+    raw = list(request.raw_input_contents)
+    if raw and len(raw) != len(request.inputs):
+        raise ClientError(f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs")
+    inputs: list[dict[str, Any]] = []
+    for position, tensor in enumerate(request.inputs):
+        data = memoryview(raw[position]) if raw else _contents(tensor, position)
+        if raw and tensor.HasField("contents"):
+            raise ClientError(f"inputs[{position}] has both contents and raw_input_contents")
+        inputs.append({"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape), "data": data})
+    document: dict[str, Any] = {
+        "id": request.id or None,
+        "inputs": inputs,
+        "outputs": [{"name": output.name} for output in request.outputs],
+    }
+    method = request.parameters["method"].string_param if "method" in request.parameters else ""
+    if method:
+        document["parameters"] = {"method": method}
+    return decoding.infer_document(document, signature)
+
+
+def _contents(tensor: Any, position: int) -> list[Any]:
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        # The decoder says what is wrong with an unknown datatype.
+        return []
+    values = list(getattr(tensor.contents, field))
+    if tensor.datatype != "BYTES":
+        return values
+    try:
+        return [value.decode() for value in values]
+    except UnicodeDecodeError as exc:
+        raise ClientError(f"inputs[{position}].contents.bytes_contents is not UTF-8") from exc
+
+
+async def _abort(context: Any, exc: RequestError) -> None:
+    trailing = (("retry-after", str(exc.retry_after_seconds)),) if isinstance(exc, OverloadedError) else ()
+    await context.abort(_STATUSES.get(exc.status, grpc.StatusCode.INTERNAL), exc.message, trailing)
+
+
+def start(plane: dataplane.Dataplane, settings: Settings) -> tuple[Any, int]:
+    """Makes a gRPC server on `settings.grpc_port`; returns it, not yet started, and its port.
+
+    Raises:
+        OSError: The port cannot be had.
+    """
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.limits.max_body_bytes),
+            # gRPC spreads this by 10 % by itself.
+            ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
+            ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MILLISECONDS),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    service.add_GRPCInferenceServiceServicer_to_server(_Service(plane), server)  # type: ignore[no-untyped-call]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        port: int = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError as exc:
+        raise OSError(f"gRPC cannot listen on {host}:{settings.grpc_port}: {exc}") from exc
+    return server, port

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from tests.model_server import support
+
+from kedge_server import loading, packing, profiles, protocol, proving, quality, signature
+from kedge_server.settings import Settings
+
+FRAME = pd.DataFrame({"age": np.arange(100.0), "city": ["Oslo", "Rome"] * 50})
+LABELS = ["stay", "leave"] * 50
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> loading.LoadedModel:
+    columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(), ["city"])])
+    model = make_pipeline(columns, LogisticRegression()).fit(FRAME, LABELS)
+    out = tmp_path_factory.mktemp("packed") / "p"
+    packing.package(model, FRAME, out, name="m")
+    return proving.load_and_prove(Settings(model_name="m", model_path=out))[0]
+
+
+def samples(server: support.Served) -> dict[tuple[str, ...], float]:
+    page = server.metrics.render().decode()
+    return {
+        (s.name, *(v for k, v in sorted(s.labels.items(), reverse=True) if k != "model")): s.value
+        for family in text_string_to_metric_families(page)
+        for s in family.samples
+        if s.name.removeprefix("kedge_server_").startswith(("feature", "invalid", "prediction"))
+    }
+
+
+async def ask(server: support.Served, ages: list[Any], cities: list[Any]) -> int:
+    body = support.infer_body(support.tensor(ages, name="age"), support.tensor(cities, name="city", datatype="BYTES"))
+    return (await server.infer(body)).status_code
+
+
+async def test_live_rows_are_counted_over_the_reference_s_bins(packed: loading.LoadedModel) -> None:
+    async with support.served(packed) as server:
+        assert await ask(server, [0.0, 50.0, 99.0, 200.0, -1.0], ["Oslo"] * 5) == 200
+        assert await ask(server, [5.0], ["Paris"]) == 500
+        found = samples(server)
+        name = "kedge_server_feature_bin_total"
+        assert found[name, "age", "0.0"] == 1
+        assert found[name, "age", "+Inf"] == 1
+        assert sum(v for k, v in found.items() if k[:2] == (name, "age")) == 6
+        assert found[name, "city", "Oslo"] == 5
+        assert found[name, "city", "__new__"] == 1
+        assert found["kedge_server_feature_out_of_range_total", "age"] == 2
+        assert found["kedge_server_feature_new_category_total", "city"] == 1
+        assert found["kedge_server_feature_missing_total", "age"] == 0
+        assert found["kedge_server_invalid_rows_total",] == 3
+        outputs = {k[2]: v for k, v in found.items() if k[:2] == ("kedge_server_prediction_bin_total", "predict")}
+        assert sum(outputs.values()) == 5
+
+
+async def test_the_reference_s_own_counts_are_shown_beside(packed: loading.LoadedModel) -> None:
+    async with support.served(packed) as server:
+        found = samples(server)
+        for prefix, name in (("feature", "age"), ("feature", "city"), ("prediction", "predict")):
+            key = f"kedge_server_{prefix}_reference_rows"
+            assert sum(v for k, v in found.items() if k[:2] == (key, name)) == 100
+        assert found["kedge_server_feature_reference_rows", "city", "Rome"] == 50
+
+
+async def test_serving_the_reference_reproduces_its_profile(packed: loading.LoadedModel) -> None:
+    async with support.served(packed) as server:
+        assert await ask(server, FRAME["age"].tolist(), FRAME["city"].tolist()) == 200
+        found = samples(server)
+        for key, value in found.items():
+            if key[0] == "kedge_server_feature_reference_rows":
+                assert found["kedge_server_feature_bin_total", *key[1:]] == value
+
+
+async def test_a_page_for_fast_polling_leaves_the_bins_out(packed: loading.LoadedModel) -> None:
+    async with support.served(packed) as server:
+        page = server.metrics.render(["kedge_server_requests_total", "kedge_server_invalid_rows_total"]).decode()
+        assert "feature_bin" not in page
+        assert "kedge_server_invalid_rows_total" in page
+
+
+VALUES = st.one_of(st.sampled_from([0.0, 1.0, 2.5, 10.0, -1e300, 1e300, float("nan")]), st.floats())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    reference=st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=1, max_size=30),
+    live=st.lists(st.lists(VALUES, min_size=3, max_size=3), min_size=1, max_size=30),
+    cuts=st.lists(st.integers(1, 5), max_size=6),
+)
+def test_counting_together_gives_what_counting_each_feature_alone_does(
+    reference: list[list[float]], live: list[list[float]], cuts: list[int]
+) -> None:
+    trained, rows = np.array(reference), np.array(live)
+    names = ["a", "b", "c"]
+    profile = profiles.Profile(len(trained), profiles.of_features(names, list(trained.T)), ())
+    columns = tuple(signature.Column(n, signature.Kind.NUMBER) for n in names)
+    described = signature.Signature(signature.Layout.MATRIX, columns, 3, named=True, methods=("predict",))
+    counting = quality.Quality(profile, described)
+    run = counting.around(lambda requests: [[] for _ in requests])
+    rest = rows
+    for cut in [*cuts, len(rows)]:
+        part, rest = rest[:cut], rest[cut:]
+        if len(part):
+            run([protocol.InferRequest(None, protocol.Rows(len(part), matrix=part), ("predict",))])
+    (found,) = [s for name, _, _, s in counting.families() if name == "kedge_server_feature_bin_total"]
+    expected = [
+        ({"feature": bins.name, "bin": label}, count)
+        for bins, values in zip(profile.features, rows.T, strict=True)
+        for label, count in zip(bins.labels, profiles.count(bins, values).tolist(), strict=True)
+    ]
+    assert found == expected
+
+
+def test_memory_stays_bounded_between_two_scrapes(tmp_path: Path) -> None:
+    profile = profiles.Profile(3, profiles.of_features(["a"], [np.arange(3.0)]), ())
+    columns = (signature.Column("a", signature.Kind.NUMBER),)
+    described = signature.Signature(signature.Layout.MATRIX, columns, 1, named=True, methods=("predict",))
+    counting = quality.Quality(profile, described)
+    run = counting.around(lambda requests: [[] for _ in requests])
+    request = protocol.InferRequest(None, protocol.Rows(1, matrix=np.zeros((1, 1))), ("predict",))
+    for _ in range(3 * quality.BLOCK_ROWS):
+        run([request])
+        assert len(counting._pending) < quality.BLOCK_ROWS
