@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0 done, 1 cannot be done, 2 asked wrongly."""
     options = parser(os.environ).parse_args(arguments)
     logs.configure(options.log_level)
+    # The first process of a container has no default reaction to signals: without this, a pod that is
+    # deleted while it starts or fetches would stay until it is killed. The server takes over once it listens.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         result: int = options.run(options)
     except failures.StartFailure as failure:

@@ -21,4 +21,4 @@ def test_a_service_of_somebody_else_is_named_and_left_as_it_is(world: World) -> 
     assert world.kubectl.items("deployments") == []
 
     world.kubectl.run("delete", "service", NAME)
-    world.wait_for(READY)
+    world.wait_for(READY, within=60)

@@ -51,7 +51,7 @@ def test_a_bad_version_is_taken_back_although_the_operator_ends_in_the_middle(
     users = world.users()
     since = now()
 
-    world.declare("v3")
+    world.declare("hundred-rows", rollout_minimumRequests=100)
     world.wait_for_step()
     end(operator)
 

@@ -29,7 +29,7 @@ def test_one_that_fails_on_some_requests(world: World, request: pytest.FixtureRe
     users = world.users()
     since = now()
 
-    world.declare("v3")
+    world.declare("v3", rollout_minimumRequests=200)
     rejected = world.assert_rolled_back(
         stable, reason="ObjectiveFailed", evidence="requests failed, objective 1 %, at weight 33 %", since=since
     )

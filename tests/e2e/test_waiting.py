@@ -52,7 +52,7 @@ def test_observe_rolls_nothing_back_and_tells_what_it_would_have_done(world: Wor
     world.serve("v1", replicas=1)
     users = world.users()
 
-    world.declare("v3", replicas=1, rollout_enforcement="Observe")
+    world.declare("hundred-rows", replicas=1, rollout_enforcement="Observe")
     status = world.journal.wait(
         NAME,
         lambda status: any(one["verdict"] == "Fail" for one in status.get("objectives") or []),

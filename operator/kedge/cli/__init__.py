@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run() -> int:
+    # The first process of a container has no default reaction to signals: without this, a pod that is
+    # deleted while it starts would stay until it is killed. Kopf takes signals over once it runs.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
     from kedge.cli import running  # noqa: PLC0415 - `kedge crd` needs nothing of the operator
 
     try:

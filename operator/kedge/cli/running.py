@@ -48,3 +48,5 @@ def _configure_logging(chosen: settings.Settings) -> None:
     logging.basicConfig(level=chosen.log_level, handlers=[handler], force=True)
     # Kopf tells of each event that it hands on; that is for its own debugging.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # httpx tells of each request: several a second for each pod that is judged.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

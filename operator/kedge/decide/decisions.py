@@ -19,6 +19,9 @@ GUARD_INTERVAL_SECONDS = 10.0
 PREFLIGHT_INTERVAL_SECONDS = 2.0
 """Between looks at starting pods, besides the cluster's own events: troubles become final by time alone."""
 
+CONFLICT_INTERVAL_SECONDS = 10.0
+"""Between looks at a name that is taken: the object of somebody else is not watched, so its end is no news."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
@@ -274,4 +277,6 @@ def _forgotten(given: Input, status: ModelDeploymentStatus) -> tuple[str, ...]:
 def _look_again(spec: specs.ModelDeploymentSpec, outcome: Outcome) -> float | None:
     if outcome.moved:
         return 0.0
+    if outcome.reason is Reason.NAME_CONFLICT:
+        return CONFLICT_INTERVAL_SECONDS
     return None if outcome.rollout is None else _poll_seconds(spec, outcome.rollout)

@@ -6,6 +6,7 @@ from tests.operator.clusters import KEY_NAME, NAMESPACE, Cluster, Killed
 from kedge import kubernetes_api
 from kedge.api import specs
 from kedge.control.queue import Done
+from kedge.decide import decisions
 from kedge.desired import revisions
 
 
@@ -132,7 +133,7 @@ async def test_a_service_of_somebody_else_is_neither_used_nor_overwritten() -> N
     foreign = {"metadata": {"name": KEY_NAME, "namespace": NAMESPACE}, "spec": {"selector": {"app": "theirs"}}}
     cluster.api.put(kubernetes_api.SERVICES, foreign)
     cluster.declare(spec("1"))
-    await cluster.turn()
+    assert await cluster.turn() == decisions.CONFLICT_INTERVAL_SECONDS
     assert cluster.api.objects[kubernetes_api.SERVICES, NAMESPACE, KEY_NAME]["spec"]["selector"] == {"app": "theirs"}
     assert next(one["reason"] for one in cluster.status["conditions"] if one["type"] == "Ready") == "NameConflict"
     assert not [item for item in cluster.api.objects if item[0] is kubernetes_api.DEPLOYMENTS]
