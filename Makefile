@@ -24,11 +24,16 @@ demo: up venv images ## Show a good model being promoted and a bad one rolled ba
 .PHONY: test
 test: up venv ## Run every test: the checks, then end to end on the local cluster
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory explore
 	@$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e
 e2e: up venv images ## Run the end-to-end tests
-	@$(LOCALCLUSTER) exec -- $(BIN)/pytest -m e2e tests/e2e
+	@$(LOCALCLUSTER) exec -- $(BIN)/pytest -m e2e
+
+.PHONY: explore
+explore: venv ## Check the invariants in every state that small rollouts can reach
+	$(BIN)/pytest -m exhaustive -q
 
 .PHONY: up
 up: python ## Bring up the local cluster
@@ -74,4 +79,4 @@ check: venv ## Check style, types, contracts and generated files; run the unit t
 	$(BIN)/python -m hack.generate --check
 	@if [ -x .local/bin/helm ]; then .local/bin/helm lint --strict charts/kedge; \
 	else echo "helm is not at hand: the chart is left to make test"; fi
-	$(BIN)/pytest -m "not e2e" -q --cov --cov-report=term
+	$(BIN)/pytest -m "not e2e and not exhaustive" -q --cov --cov-report=term

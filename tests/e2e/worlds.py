@@ -28,8 +28,9 @@ PLAIN: dict[str, Any] = {
     "rollout.minimumRequests": 30,
     "rollout.stepDeadlineSeconds": 90,
     "rollout.progressDeadlineSeconds": 90,
+    "rollout.guard": {"durationSeconds": 0},
 }
-"""The shortest sensible rollout: one step with one candidate pod beside two stable ones."""
+"""The shortest sensible rollout: one step with one candidate pod beside two stable ones, and no guard after it."""
 
 READY = {"Ready": "True", "Available": "True", "Degraded": "False", "RolledBack": "False"}
 REJECTED = {
@@ -66,6 +67,10 @@ class World:
         manifest = model_deployment(PLAIN | dotted | {"model": given}, name=NAME, namespace=self.kubectl.namespace)
         return self.kubectl.run("apply", "--filename=-", stdin=manifest)
 
+    def annotate(self, key: str, value: str) -> None:
+        """Sets an annotation of the ModelDeployment as a person would."""
+        self.kubectl.run("annotate", "--overwrite", f"modeldeployment/{NAME}", f"{key}={value}")
+
     def serve(self, model: str, **changes: Any) -> str:
         """Declares a first model, waits until all its replicas serve, and returns its revision."""
         self.declare(model, **changes)
@@ -92,11 +97,11 @@ class World:
         """Returns when a revision became the stable one."""
         return next(at for at, _, status in self.journal.statuses if status.get("stableRevision") == revision)
 
-    def users(self, **changed: float | str) -> Traffic:
-        """Starts to send requests and returns once answers come."""
+    def users(self, rows: pathlib.Path | None = None, **changed: float | str) -> Traffic:
+        """Starts to send requests, with rows that no model has seen unless others are given, and waits for answers."""
         traffic = Traffic(self.kubectl)
         self._traffic.append(traffic)
-        traffic.start(self._rows, **changed)
+        traffic.start(rows or self._rows, **changed)
         traffic.wait(lambda report: report.outcome("ok") > 0, within=30, what="an answer")
         return traffic
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from kedge.api import specs
 from kedge.api.conditions import ConditionType, Reason
+from kedge.api.levers import Levers
 from kedge.api.statuses import ModelDeploymentStatus
 from kedge.decide import decisions
 from kedge.decide.decisions import Decision
@@ -23,6 +24,7 @@ def spec(version: str = "1", **changes: Any) -> specs.ModelDeploymentSpec:
         "minimumRequests": 100,
         "stepDeadlineSeconds": 120,
         "progressDeadlineSeconds": 60,
+        "guard": {"durationSeconds": 0},
     } | changes.pop("rollout", {})
     declared = {
         "replicas": 3,
@@ -53,6 +55,7 @@ class World:
 
     def __init__(self, declared: specs.ModelDeploymentSpec | None = None) -> None:
         self.spec = declared or spec()
+        self._declared = revisions.revision_hash(self.spec)
         self.generation = 1
         self.now = START
         self.status = ModelDeploymentStatus()
@@ -65,6 +68,7 @@ class World:
         self.broken: dict[str, Trouble | None] = {}
         """Revisions whose pods never become ready, with what their containers say."""
         self.unmeasurable: set[str] = set()
+        self.levers = Levers()
         self.events: list[Event] = []
         self.lowest_stable_ready: int | None = None
         self._created = 0
@@ -72,11 +76,12 @@ class World:
     def declare(self, declared: specs.ModelDeploymentSpec) -> None:
         if declared != self.spec:
             self.spec = declared
+            self._declared = revisions.revision_hash(declared)
             self.generation += 1
 
     @property
     def declared(self) -> str:
-        return revisions.revision_hash(self.spec)
+        return self._declared
 
     def snapshot(self) -> Snapshot:
         readable = [pod for pod in self.pods.values() if pod.ready and not pod.terminating]
@@ -109,6 +114,7 @@ class World:
                 generation=self.generation,
                 declared=self.declared,
                 selector="kedge.dev/model-deployment=churn",
+                levers=self.levers,
                 status=self.status,
                 snapshot=self.snapshot(),
                 now=self.now,
@@ -151,6 +157,18 @@ class World:
             share = requests // len(behind) + (index < requests % len(behind))
             fraction = bad if pod.revision == self.status.candidate_revision else stable_bad
             self.counters[pod.uid].add(key, round(share * fraction), share)
+
+    def pull(self, **levers: str) -> None:
+        """Sets annotations as a person would."""
+        self.levers = dataclasses.replace(self.levers, **levers)
+
+    def hurt(self, revision: str, trouble: Trouble | None, *, restarts: int = 1) -> None:
+        """Lets the pods of a revision that run fail."""
+        for uid, pod in self.pods.items():
+            if pod.revision == revision:
+                self.pods[uid] = dataclasses.replace(
+                    pod, ready=False, unready_since=self.now, restarts=restarts, trouble=trouble
+                )
 
     def condition(self, kind: ConditionType) -> str | None:
         found = self.status.condition(kind)

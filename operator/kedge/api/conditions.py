@@ -47,7 +47,18 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     """The candidate was rejected and takes no traffic."""
 
+    GUARDING = "Guarding"
+    """The revision was promoted, and the previous one stays ready to take over."""
+    GUARD_ENDED = "GuardEnded"
+    """The guard's time passed without a failure."""
+    RETRIED = "Retried"
+    """The user asked for a rejected revision to be tried again."""
+
     # Why a step waits.
+    PAUSED = "Paused"
+    """spec.rollout.paused holds the rollout."""
+    WAITING_FOR_APPROVAL = "WaitingForApproval"
+    """The step passed and waits for a person to approve it."""
     WAITING_FOR_REPLICAS = "WaitingForReplicas"
     """Pods are not ready yet."""
     WAITING_FOR_TIME = "WaitingForTime"
@@ -64,6 +75,8 @@ class Reason(StrEnum):
     # Why a candidate fails.
     OBJECTIVE_FAILED = "ObjectiveFailed"
     """The measured requests contradict an objective."""
+    ABORTED = "Aborted"
+    """The user took the revision back."""
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
     """The server's image cannot be pulled."""
     INVALID_POD = "InvalidPod"

@@ -64,6 +64,20 @@ class OnInsufficientData(StrEnum):
     ROLL_BACK = "RollBack"
 
 
+class Approval(StrEnum):
+    """Whether a person must agree before a step may pass."""
+
+    NOT_REQUIRED = "NotRequired"
+    REQUIRED = "Required"
+
+
+class PassWhen(StrEnum):
+    """What an objective needs to pass."""
+
+    NO_VIOLATION = "NoViolation"
+    PROVEN = "Proven"
+
+
 class Model(ApiModel):
     """The artifact to serve."""
 
@@ -333,6 +347,20 @@ class Step(ApiModel):
     """The share of requests that the candidate should take, in percent; rounded to what the replicas allow."""
     minimum_seconds: Annotated[int, Field(ge=0, le=604_800)] = 30
     """The least time that the step lasts, in seconds."""
+    approval: Approval = Approval.NOT_REQUIRED
+    """Required: the step passes only after a person has approved it by the annotation `kedge.dev/approve:
+    REVISION/STEP`, with steps counted from 1."""
+
+
+class Guard(ApiModel):
+    """The watch after promotion, which goes back to the previous revision if the new one turns bad."""
+
+    duration_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = 3600
+    """How long the previous revision stays ready to take over, in seconds; 0 for no guard."""
+    warm_replicas: Annotated[int, Field(ge=0, le=500)] = 1
+    """Pods of the previous revision that go on running, at most `replicas`."""
+    mean_hours_between_false_alarms: Annotated[int, Field(ge=1, le=87_600)] = 720
+    """How rarely the guard of a good revision cries wolf: hours between two false alarms, on average."""
 
 
 class Rollout(ApiModel):
@@ -367,6 +395,9 @@ class Rollout(ApiModel):
     """The steps in their order, with rising weights. After the last one the candidate is promoted."""
     false_rollback_percent: schemas.RiskPercent = Decimal(1)
     """The bound on the chance of rolling a good revision back, over the whole rollout, in percent."""
+    pass_when: PassWhen = PassWhen.NO_VIOLATION
+    """NoViolation: a step passes when minimumRequests contradict no objective. Proven: when the requests also show,
+    with 95 % confidence at every look, that each objective with a target is met."""
     minimum_requests: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
     """The requests to the candidate that a step needs before it can pass."""
     on_insufficient_data: OnInsufficientData = OnInsufficientData.HOLD
@@ -375,6 +406,10 @@ class Rollout(ApiModel):
     """Seconds that a step may take to gather its data."""
     progress_deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
     """Seconds that the candidate's pods may take to become ready."""
+    guard: Guard = Guard()
+    """The watch after promotion."""
+    paused: bool = False
+    """Holds every rollout where it is; failures still roll back."""
     history_limit: Annotated[int, Field(ge=1, le=100)] = 10
     """How many old revisions and rejections are kept."""
 

@@ -48,6 +48,8 @@ class RejectedRevision(ApiModel):
     """Why, as one sentence with its evidence."""
     objective: str | None = None
     """The objective that failed, if one did."""
+    retry_token: str = ""
+    """Value of the annotation `kedge.dev/retry` at that time; another one asks for the revision to be tried again."""
 
 
 class PodBaseline(ApiModel):
@@ -86,16 +88,16 @@ class RatioCounts(ApiModel):
     """All events since the present step began."""
 
 
-class Comparison(ApiModel):
-    """State of the sequential test of one objective that compares with the stable revision."""
+class NamedState(ApiModel):
+    """State of one sequential test or estimate."""
 
-    objective: str
-    """Name of the objective."""
+    name: str
+    """Name of the objective, or key of the indicator, that it belongs to."""
     state: Annotated[
         dict[str, Any],
         pydantic.WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
     ]
-    """The test's own state; its form is versioned by the test."""
+    """Its form is versioned by whoever wrote it."""
 
 
 class Memory(ApiModel):
@@ -107,8 +109,14 @@ class Memory(ApiModel):
     """The last reading of each pod."""
     counts: tuple[RatioCounts, ...] = ()
     """The sums so far."""
-    comparisons: tuple[Comparison, ...] = ()
-    """The sequential tests so far."""
+    polls: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] = 0
+    """Polls at which the judged revision had new requests."""
+    comparisons: tuple[NamedState, ...] = ()
+    """The tests against the stable revision so far, by objective."""
+    spreads: tuple[NamedState, ...] = ()
+    """How the stable revision's polls differ from each other, by indicator."""
+    guards: tuple[NamedState, ...] = ()
+    """The detectors of the guard so far, by objective."""
     failed_objectives: tuple[str, ...] = ()
     """Objectives that have failed in this rollout; a failure is never taken back."""
 
@@ -116,8 +124,9 @@ class Memory(ApiModel):
 class RolloutStatus(ApiModel):
     """The rollout that is under way."""
 
-    phase: Annotated[str, Field(json_schema_extra={"enum": ["Preflight", "Step", "Promotion"]})]
-    """Preflight: no user traffic yet. Step: a share of it. Promotion: the candidate takes all of it."""
+    phase: Annotated[str, Field(json_schema_extra={"enum": ["Preflight", "Step", "Promotion", "Guard"]})]
+    """Preflight: no user traffic yet. Step: a share of it. Promotion: the candidate grows to all replicas.
+    Guard: it was promoted, and the previous revision can still take over."""
     step: Annotated[int, Field(ge=0)] = 0
     """Index of the present or next step, from 0."""
     weight_percent: Annotated[int, Field(ge=0, le=100)] = 0
@@ -151,6 +160,8 @@ class ObjectiveStatus(ApiModel):
     """How many of them were bad."""
     estimate_percent: str | None = None
     """The measured share of bad requests."""
+    design_effect: str | None = None
+    """By what the counts were divided, since requests fail in bursts; 1 when they do not."""
     interval_percent: tuple[str, ...] | None = None
     """Where the true share of bad requests lies, at every look (95 % confidence sequence): low, high."""
     detectable_percent: str | None = None
@@ -172,6 +183,8 @@ class ModelDeploymentStatus(ApiModel):
     """The accepted revision that serves."""
     candidate_revision: str | None = None
     """The revision that is being rolled out."""
+    previous_revision: str | None = None
+    """The revision that the guard can go back to."""
     rejected_revisions: Annotated[tuple[RejectedRevision, ...], Field(json_schema_extra=list_map("revision"))] = ()
     """Revisions that are not served again by themselves, oldest first."""
     rollout: RolloutStatus | None = None

@@ -13,6 +13,7 @@ import pydantic
 from kedge import kubernetes_api
 from kedge.act import children, events, status
 from kedge.api import specs
+from kedge.api.levers import Levers
 from kedge.api.statuses import ModelDeploymentStatus
 from kedge.control.cache import Cache, Key
 from kedge.control.metrics import Metrics
@@ -89,6 +90,7 @@ class Reconciler:
                 generation=metadata["generation"],
                 declared=declared.hash,
                 selector=names.selector(owner),
+                levers=Levers.read(metadata.get("annotations") or {}),
                 status=before,
                 snapshot=snapshot,
                 now=self._now(),

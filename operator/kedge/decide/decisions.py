@@ -4,8 +4,9 @@ import dataclasses
 
 from kedge.api import specs
 from kedge.api.conditions import ConditionType, Reason
-from kedge.api.statuses import Memory, ModelDeploymentStatus, ObjectiveStatus
-from kedge.decide import conditions, counting, policy, situations, verdicts
+from kedge.api.levers import Levers
+from kedge.api.statuses import Memory, ModelDeploymentStatus, ObjectiveStatus, RolloutStatus
+from kedge.decide import conditions, counting, evidence, policy, situations, verdicts
 from kedge.decide.situations import Event, EventType, Outcome, Phase, Situation
 from kedge.decide.verdicts import Judgement, Verdict
 from kedge.desired import plans, routing
@@ -13,6 +14,8 @@ from kedge.observe.snapshot import Snapshot, WorkloadView
 
 REQUESTS = specs.Indicator(type=specs.IndicatorType.AVAILABILITY)
 
+GUARD_INTERVAL_SECONDS = 10.0
+"""The least time between two polls of a guarded revision: it lasts for an hour, and each poll writes status."""
 PREFLIGHT_INTERVAL_SECONDS = 2.0
 """Between looks at starting pods, besides the cluster's own events: troubles become final by time alone."""
 
@@ -53,6 +56,7 @@ class Input:
     """The revision that the spec declares."""
     selector: str
     """Selects all pods of the ModelDeployment, as text."""
+    levers: Levers
     status: ModelDeploymentStatus
     snapshot: Snapshot
     now: float
@@ -67,6 +71,7 @@ def decide(given: Input) -> Decision:
         declared=given.declared,
         status=given.status,
         snapshot=given.snapshot,
+        levers=given.levers,
         now=given.now,
         memory=memory,
         judgements=judgements,
@@ -75,7 +80,7 @@ def decide(given: Input) -> Decision:
     status = _status(given, outcome, judgements)
     return Decision(
         status=status,
-        events=(*_alerts(given, judgements), *_stalls(given, outcome), *outcome.events),
+        events=(*_alerts(situation), *_stalls(given, outcome), *outcome.events),
         plan=_plan(given, status),
         look_again_seconds=_look_again(given.spec, outcome),
     )
@@ -94,14 +99,34 @@ def indicators(spec: specs.ModelDeploymentSpec) -> tuple[specs.Indicator, ...]:
 
 
 def _judge(given: Input) -> tuple[Memory, tuple[Judgement, ...]]:
-    rollout, candidate = given.status.rollout, given.status.candidate_revision
-    if rollout is None or candidate is None or rollout.phase == Phase.PREFLIGHT:
+    """Counts the snapshot's samples and judges by them; the tests take one step forward."""
+    status, rollout = given.status, given.status.rollout
+    if rollout is None or rollout.phase == Phase.PREFLIGHT:
         return (rollout.memory if rollout else Memory()), ()
-    memory, increments = counting.count(rollout.memory, given.snapshot, candidate=candidate)
-    stable = given.status.stable_revision
-    memory = verdicts.compare(memory, given.spec.objectives, increments, candidate=candidate, stable=stable)
-    judgements = verdicts.judge(given.spec, memory, given.snapshot, candidate=candidate, stable=stable)
+    guarded = rollout.phase == Phase.GUARD
+    judged = (status.stable_revision if guarded else status.candidate_revision) or ""
+    stable = None if guarded else status.stable_revision
+    memory, increments = counting.count(rollout.memory, given.snapshot, candidate=judged)
+    take = evidence.watch if guarded else evidence.add
+    memory = take(memory, given.spec.objectives, evidence.Poll(increments, judged, stable))
+    case = verdicts.Case(given.spec, memory, given.snapshot, judged, stable)
+    if guarded:
+        judgements = verdicts.judge_guarded(case, poll_seconds=_poll_seconds(given.spec, rollout))
+    else:
+        judgements = verdicts.judge(case)
     return verdicts.remember_failures(memory, judgements), judgements
+
+
+def _poll_seconds(spec: specs.ModelDeploymentSpec, rollout: RolloutStatus) -> float:
+    """Returns the seconds between two looks in the present phase."""
+    interval = float(spec.metrics.interval_seconds)
+    match rollout.phase:
+        case Phase.PREFLIGHT:
+            return min(interval, PREFLIGHT_INTERVAL_SECONDS)
+        case Phase.GUARD:
+            return max(interval, GUARD_INTERVAL_SECONDS)
+        case _:
+            return interval
 
 
 def _status(given: Input, outcome: Outcome, judgements: tuple[Judgement, ...]) -> ModelDeploymentStatus:
@@ -116,9 +141,10 @@ def _status(given: Input, outcome: Outcome, judgements: tuple[Judgement, ...]) -
             "message": outcome.message,
             "stable_revision": outcome.stable,
             "candidate_revision": outcome.candidate,
+            "previous_revision": outcome.previous,
             "rejected_revisions": outcome.rejected,
             "rollout": rollout,
-            "objectives": _objectives(given.status, outcome, judgements),
+            "objectives": _objectives(given.spec, given.status, outcome, judgements),
             "selector": given.selector,
             "replicas": len([pod for pod in given.snapshot.pods if not pod.terminating]),
         }
@@ -141,13 +167,16 @@ def _status(given: Input, outcome: Outcome, judgements: tuple[Judgement, ...]) -
 
 
 def _objectives(
-    before: ModelDeploymentStatus, outcome: Outcome, judgements: tuple[Judgement, ...]
+    spec: specs.ModelDeploymentSpec,
+    before: ModelDeploymentStatus,
+    outcome: Outcome,
+    judgements: tuple[Judgement, ...],
 ) -> tuple[ObjectiveStatus, ...]:
-    """Returns the latest verdicts; those of the last rollout stay to be read until the next one begins."""
-    if judgements:
-        return tuple(judgement.to_status() for judgement in judgements)
+    """Returns the latest verdicts; those that are not judged any more stay to be read until the next rollout."""
     began = outcome.rollout is not None and before.rollout is None
-    return () if began else before.objectives
+    latest = {} if began else {objective.name: objective for objective in before.objectives}
+    latest.update({judgement.objective.name: judgement.to_status() for judgement in judgements})
+    return tuple(latest[objective.name] for objective in spec.objectives if objective.name in latest)
 
 
 def _achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str | None:
@@ -156,19 +185,19 @@ def _achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str
     return verdicts.percent(ours / everything) if everything else None
 
 
-def _alerts(given: Input, judgements: tuple[Judgement, ...]) -> tuple[Event, ...]:
+def _alerts(situation: Situation) -> tuple[Event, ...]:
     """Returns an Event for each failure that is new and rolls nothing back."""
-    known = set(given.status.rollout.memory.failed_objectives) if given.status.rollout else set()
+    known = set(situation.status.rollout.memory.failed_objectives) if situation.status.rollout else set()
     reasons = {specs.Action.ALERT: Reason.OBJECTIVE_ALERT, specs.Action.HOLD: Reason.OBJECTIVE_ON_HOLD}
-    if given.spec.rollout.enforcement is specs.Enforcement.OBSERVE:
+    if not situation.enforces:
         reasons[specs.Action.ROLLBACK] = Reason.WOULD_ROLL_BACK
     return tuple(
         Event(
             EventType.WARNING,
             reasons[judgement.objective.action],
-            f"{given.status.candidate_revision}: {judgement.objective.name}, {judgement.message}",
+            f"{situation.judged}: {judgement.objective.name}, {judgement.message}",
         )
-        for judgement in judgements
+        for judgement in situation.judgements
         if judgement.verdict is Verdict.FAIL
         and judgement.objective.name not in known
         and judgement.objective.action in reasons
@@ -187,6 +216,8 @@ def _plan(given: Input, status: ModelDeploymentStatus) -> Plan:
     replicas = dict.fromkeys(given.snapshot.workloads, 0)
     if status.stable_revision is not None:
         replicas[status.stable_revision] = given.spec.replicas
+    if status.previous_revision is not None:
+        replicas[status.previous_revision] = min(given.spec.rollout.guard.warm_replicas, given.spec.replicas)
     if status.candidate_revision is not None:
         replicas[status.candidate_revision] = situations.candidate_replicas(given.spec, status)
     return Plan(
@@ -232,6 +263,7 @@ def _forgotten(given: Input, status: ModelDeploymentStatus) -> tuple[str, ...]:
         given.declared,
         status.stable_revision,
         status.candidate_revision,
+        status.previous_revision,
         *(rejected.revision for rejected in status.rejected_revisions),
         *(pod.revision for pod in given.snapshot.pods),
     }
@@ -247,7 +279,4 @@ def _look_again(spec: specs.ModelDeploymentSpec, outcome: Outcome) -> float | No
         return 0.0
     if outcome.reason is Reason.NAME_CONFLICT:
         return CONFLICT_INTERVAL_SECONDS
-    if outcome.rollout is None:
-        return None
-    interval = float(spec.metrics.interval_seconds)
-    return min(interval, PREFLIGHT_INTERVAL_SECONDS) if outcome.rollout.phase == Phase.PREFLIGHT else interval
+    return None if outcome.rollout is None else _poll_seconds(spec, outcome.rollout)

@@ -4,15 +4,17 @@ The first rule that answers decides. A rule looks at the situation only, and ans
 follows; it never does anything.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from kedge.api import specs
+from kedge.api import levers, specs
 from kedge.api.conditions import Reason
 from kedge.api.statuses import RejectedRevision, RolloutStatus
 from kedge.decide import counting, times
 from kedge.decide.situations import Event, EventType, Outcome, Phase, Situation
 from kedge.decide.verdicts import Judgement, Verdict
+from kedge.desired import plans
 from kedge.observe.snapshot import Trouble
 
 Rule = Callable[[Situation], Outcome | None]
@@ -41,8 +43,10 @@ def the_declared_revision_is_stable(situation: Situation) -> Outcome | None:
     if situation.candidate is not None:
         return _cancelled(situation)
     ready, replicas = situation.snapshot.ready(situation.stable), situation.spec.replicas
+    guarded = f", and {situation.status.previous_revision} can still take over" if situation.guarded else ""
     if ready >= replicas:
-        return _stay(situation, Reason.STABLE, f"serving {situation.stable} with {ready} of {replicas} replicas ready")
+        message = f"serving {situation.stable} with {ready} of {replicas} replicas ready{guarded}"
+        return _stay(situation, Reason.STABLE, message)
     trouble = next(
         (pod.trouble for pod in situation.snapshot.pods_of(situation.stable) if pod.trouble and not pod.ready), None
     )
@@ -57,7 +61,7 @@ def the_declared_revision_is_stable(situation: Situation) -> Outcome | None:
 
 def the_declared_revision_was_rejected(situation: Situation) -> Outcome | None:
     """A rejected revision is not tried again by itself."""
-    rejected = next((one for one in situation.status.rejected_revisions if one.revision == situation.declared), None)
+    rejected = _rejection(situation)
     if rejected is None:
         return None
     if situation.candidate is not None:
@@ -71,11 +75,33 @@ def the_declared_revision_was_rejected(situation: Situation) -> Outcome | None:
     )
 
 
+def a_retry_is_asked_for(situation: Situation) -> Outcome | None:
+    """A new token asks for the rejected revision once more."""
+    rejected = _rejection(situation)
+    if rejected is None or situation.levers.retry in {"", rejected.retry_token}:
+        return None
+    message = f"{rejected.revision} is tried again, as the annotation {levers.RETRY} asks"
+    return dataclasses.replace(
+        _stay(situation, Reason.RETRIED, message),
+        rejected=tuple(one for one in situation.status.rejected_revisions if one is not rejected),
+        events=(Event(EventType.NORMAL, Reason.RETRIED, message),),
+        moved=True,
+    )
+
+
 def another_revision_is_declared(situation: Situation) -> Outcome | None:
     """The user has moved on: the present candidate leaves before the next one comes."""
     if situation.candidate is None or situation.candidate == situation.declared:
         return None
     return _cancelled(situation)
+
+
+def a_new_rollout_is_paused(situation: Situation) -> Outcome | None:
+    """No rollout begins while they are paused."""
+    if situation.candidate is not None or situation.stable is None or not situation.spec.rollout.paused:
+        return None
+    message = f"serving {situation.stable}; {situation.declared} waits while spec.rollout.paused is true"
+    return _stay(situation, Reason.PAUSED, message)
 
 
 def a_new_revision_is_declared(situation: Situation) -> Outcome | None:
@@ -87,6 +113,7 @@ def a_new_revision_is_declared(situation: Situation) -> Outcome | None:
     return Outcome(
         stable=situation.stable,
         candidate=situation.declared,
+        previous=None,
         rejected=situation.status.rejected_revisions,
         rollout=RolloutStatus(
             phase=Phase.PREFLIGHT,
@@ -120,8 +147,18 @@ def the_first_revision_is_awaited(situation: Situation) -> Outcome | None:
     return _wait(situation, Reason.WAITING_FOR_REPLICAS, _with_trouble(situation, "no pod is ready yet"))
 
 
-def the_candidates_pods_fail(situation: Situation) -> Outcome | None:
+def the_user_aborts(situation: Situation) -> Outcome | None:
+    """A person takes the revision back, whatever the verdicts say."""
+    if situation.judged is None or not _can_go_back(situation) or situation.levers.abort != situation.judged:
+        return None
+    message = f"taken back by the annotation {levers.ABORT}"
+    return _rolled_back(situation, Reason.ABORTED, _at_weight(situation, message))
+
+
+def the_pods_fail(situation: Situation) -> Outcome | None:
     """Pods that cannot serve are a failure of their revision."""
+    if situation.judged is None or not _can_go_back(situation):
+        return None
     if situation.trouble is None or not situation.enforces:
         return None
     return _rolled_back(situation, situation.trouble.reason, _at_weight(situation, situation.trouble.message))
@@ -130,7 +167,7 @@ def the_candidates_pods_fail(situation: Situation) -> Outcome | None:
 def an_objective_fails(situation: Situation) -> Outcome | None:
     """Measured requests contradict an objective that may roll back."""
     failed = _failed(situation, specs.Action.ROLLBACK)
-    if failed is None or not situation.enforces:
+    if failed is None or not situation.enforces or not _can_go_back(situation):
         return None
     message = _at_weight(situation, f"{failed.objective.name}, {failed.message}")
     return _rolled_back(situation, Reason.OBJECTIVE_FAILED, message, objective=failed.objective.name)
@@ -175,6 +212,25 @@ def the_first_step_begins(situation: Situation) -> Outcome | None:
     return _at_step(situation, 0)
 
 
+def the_guard_ends(situation: Situation) -> Outcome | None:
+    """The guard's time is over, or another revision is declared: the previous revision may go."""
+    if not situation.guarded:
+        return None
+    over = situation.passed(situation.rollout.phase_started_at) >= situation.spec.rollout.guard.duration_seconds
+    if not over and situation.declared == situation.stable:
+        return None
+    message = f"{situation.stable} kept its objectives for as long as it was guarded"
+    if not over:
+        message = f"the guard of {situation.stable} ends since another revision is declared"
+    return dataclasses.replace(
+        _stay(situation, Reason.GUARD_ENDED, message),
+        previous=None,
+        rollout=None,
+        events=(Event(EventType.NORMAL, Reason.GUARD_ENDED, message),),
+        moved=True,
+    )
+
+
 def the_candidate_takes_over(situation: Situation) -> Outcome | None:
     """All of its pods are ready, so the judged pods become the stable ones."""
     if situation.rollout.phase != Phase.PROMOTION:
@@ -203,6 +259,13 @@ def an_objective_holds(situation: Situation) -> Outcome | None:
         return None
     message = f"{failed.objective.name}, {failed.message}"
     return _wait(situation, Reason.OBJECTIVE_ON_HOLD, message, stalled=True)
+
+
+def the_rollout_is_paused(situation: Situation) -> Outcome | None:
+    """A pause holds the step; what fails still rolls back."""
+    if not situation.spec.rollout.paused:
+        return None
+    return _wait(situation, Reason.PAUSED, "spec.rollout.paused is true")
 
 
 def the_step_is_young(situation: Situation) -> Outcome | None:
@@ -234,6 +297,16 @@ def data_are_missing(situation: Situation) -> Outcome | None:
             return None
 
 
+def approval_is_missing(situation: Situation) -> Outcome | None:
+    """A step that needs a person's approval has passed everything else."""
+    if situation.step is None or situation.step.approval is not specs.Approval.REQUIRED:
+        return None
+    if situation.levers.approves(situation.candidate or "", situation.rollout.step):
+        return None
+    wanted = f"{levers.APPROVE}={situation.candidate}/{situation.rollout.step + 1}"
+    return _wait(situation, Reason.WAITING_FOR_APPROVAL, f"the step passed and waits for the annotation {wanted}")
+
+
 def the_next_step_begins(situation: Situation) -> Outcome | None:
     """Every gate has passed."""
     if situation.rollout.step + 1 >= len(situation.spec.rollout.steps):
@@ -257,14 +330,18 @@ def promotion_begins(situation: Situation) -> Outcome | None:
 
 POLICY: tuple[Rule, ...] = (
     a_name_is_taken,
+    the_user_aborts,
+    the_pods_fail,
+    an_objective_fails,
+    the_guard_ends,
     the_declared_revision_is_stable,
+    a_retry_is_asked_for,
     the_declared_revision_was_rejected,
     another_revision_is_declared,
+    a_new_rollout_is_paused,
     a_new_revision_is_declared,
     the_first_revision_serves,
     the_first_revision_is_awaited,
-    the_candidates_pods_fail,
-    an_objective_fails,
     the_candidates_pods_are_late,
     pods_are_missing,
     other_pods_linger,
@@ -272,8 +349,10 @@ POLICY: tuple[Rule, ...] = (
     the_candidate_takes_over,
     the_step_starts_to_count,
     an_objective_holds,
+    the_rollout_is_paused,
     the_step_is_young,
     data_are_missing,
+    approval_is_missing,
     the_next_step_begins,
     promotion_begins,
 )
@@ -294,8 +373,9 @@ def _stay(
     return Outcome(
         stable=situation.stable,
         candidate=situation.candidate,
+        previous=situation.status.previous_revision,
         rejected=situation.status.rejected_revisions,
-        rollout=situation.status.rollout,
+        rollout=None if situation.status.rollout is None else _changed(situation),
         reason=reason,
         message=message,
         stalled=stalled,
@@ -313,18 +393,8 @@ def _with_rollout(
     moved: bool = False,
     stalled: bool = False,
 ) -> Outcome:
-    return Outcome(
-        stable=situation.stable,
-        candidate=situation.candidate,
-        rejected=situation.status.rejected_revisions,
-        rollout=rollout,
-        reason=reason,
-        message=message,
-        events=events,
-        moved=moved,
-        stalled=stalled,
-        degraded=stalled,
-    )
+    stayed = _stay(situation, reason, message, stalled=stalled, degraded=stalled)
+    return dataclasses.replace(stayed, rollout=rollout, events=events, moved=moved)
 
 
 def _wait(situation: Situation, reason: Reason, message: str, *, stalled: bool = False) -> Outcome:
@@ -370,15 +440,33 @@ def _at_step(situation: Situation, index: int, *, events: tuple[Event, ...] = ()
 
 def _promoted(situation: Situation) -> Outcome:
     message = f"{situation.candidate} is the stable revision"
-    return Outcome(
+    promoted = Outcome(
         stable=situation.candidate,
         candidate=None,
+        previous=None,
         rejected=situation.status.rejected_revisions,
         rollout=None,
         reason=Reason.PROMOTED,
         message=message,
         events=(Event(EventType.NORMAL, Reason.PROMOTED, message),),
         moved=True,
+    )
+    guard = situation.spec.rollout.guard
+    if situation.stable is None or guard.duration_seconds == 0:
+        return promoted
+    return dataclasses.replace(
+        promoted,
+        previous=situation.stable,
+        rollout=_changed(
+            situation,
+            phase=Phase.GUARD,
+            weight_percent=plans.FULL_WEIGHT,
+            phase_started_at=times.text(situation.now),
+            serving_since=times.text(situation.now),
+            deadline_at=times.text(situation.now + guard.duration_seconds),
+            waiting_for=Reason.GUARDING,
+            memory=counting.begin_step(situation.memory),
+        ),
     )
 
 
@@ -387,6 +475,7 @@ def _cancelled(situation: Situation) -> Outcome:
     return Outcome(
         stable=situation.stable,
         candidate=None,
+        previous=None,
         rejected=situation.status.rejected_revisions,
         rollout=None,
         reason=Reason.ROLLOUT_CANCELLED,
@@ -396,19 +485,28 @@ def _cancelled(situation: Situation) -> Outcome:
     )
 
 
+def _can_go_back(situation: Situation) -> bool:
+    """Tells whether there is a revision to go back to from the judged one."""
+    return situation.status.previous_revision is not None if situation.guarded else situation.stable is not None
+
+
 def _rolled_back(situation: Situation, reason: Reason, message: str, *, objective: str | None = None) -> Outcome:
+    """Returns the state in which the judged revision is rejected and the one before it serves."""
+    serving = situation.status.previous_revision if situation.guarded else situation.stable
     rejected = RejectedRevision(
-        revision=situation.candidate or "",
+        revision=situation.judged or "",
         time=times.to_the_second(situation.now),
         reason=reason,
         message=message[:MESSAGE_LIMIT],
         objective=objective,
+        retry_token=situation.levers.retry,
     )
     kept = (*situation.status.rejected_revisions, rejected)[-situation.spec.rollout.history_limit :]
-    told = f"serving {situation.stable}; rejected {rejected.revision}: {rejected.message}"
+    told = f"serving {serving}; rejected {rejected.revision}: {rejected.message}"
     return Outcome(
-        stable=situation.stable,
+        stable=serving,
         candidate=None,
+        previous=None,
         rejected=kept,
         rollout=None,
         reason=reason,
@@ -421,6 +519,12 @@ def _rolled_back(situation: Situation, reason: Reason, message: str, *, objectiv
         stalled=True,
         degraded=True,
     )
+
+
+def _rejection(situation: Situation) -> RejectedRevision | None:
+    """Returns the rejection of the declared revision, if it was rejected."""
+    rejections = situation.status.rejected_revisions
+    return next((one for one in rejections if one.revision == situation.declared), None)
 
 
 def _failed(situation: Situation, action: specs.Action) -> Judgement | None:
@@ -472,5 +576,7 @@ def _at_weight(situation: Situation, message: str) -> str:
             return f"{message}, in preflight"
         case Phase.PROMOTION:
             return f"{message}, at promotion"
+        case Phase.GUARD:
+            return f"{message}, after promotion"
         case _:
             return f"{message}, at weight {situation.rollout.weight_percent} %"

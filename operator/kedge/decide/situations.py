@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from kedge.api import specs
 from kedge.api.conditions import Reason
+from kedge.api.levers import Levers
 from kedge.api.statuses import Memory, ModelDeploymentStatus, RejectedRevision, RolloutStatus
 from kedge.decide import failures, times
 from kedge.decide.verdicts import Judgement
@@ -18,6 +19,7 @@ class Phase(StrEnum):
     PREFLIGHT = "Preflight"
     STEP = "Step"
     PROMOTION = "Promotion"
+    GUARD = "Guard"
 
 
 class EventType(StrEnum):
@@ -45,6 +47,7 @@ class Situation:
     """The revision that the spec declares."""
     status: ModelDeploymentStatus
     snapshot: Snapshot
+    levers: Levers
     now: float
     """Seconds since the epoch."""
     memory: Memory
@@ -84,9 +87,19 @@ class Situation:
         return self.snapshot.ready(self.candidate)
 
     @property
+    def guarded(self) -> bool:
+        """Whether the stable revision was promoted just now and its predecessor can still take over."""
+        return self.status.rollout is not None and self.status.rollout.phase == Phase.GUARD
+
+    @property
+    def judged(self) -> str | None:
+        """The revision that may be rolled back: the candidate, or the guarded one."""
+        return self.stable if self.guarded else self.candidate
+
+    @property
     def trouble(self) -> Trouble | None:
-        """Why the candidate's pods will not serve."""
-        return None if self.candidate is None else failures.of(self.snapshot, self.candidate, self.now)
+        """Why the judged revision's pods will not serve."""
+        return None if self.judged is None else failures.of(self.snapshot, self.judged, self.now)
 
     @property
     def enforces(self) -> bool:
@@ -115,6 +128,7 @@ class Outcome:
 
     stable: str | None
     candidate: str | None
+    previous: str | None
     rejected: tuple[RejectedRevision, ...]
     rollout: RolloutStatus | None
     reason: Reason

@@ -1,19 +1,17 @@
 """Judges each objective on the events that were counted, and says so in one sentence.
 
 A Fail rests on evidence that stays valid however often it is looked at; a Pass only says that nothing was
-found that these many requests would have shown.
+found that these many requests would have shown, unless the objective is to be proven.
 """
 
 import dataclasses
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
 
 from kedge.api import specs
-from kedge.api.statuses import Comparison, Memory, ObjectiveStatus, RatioCounts
-from kedge.decide import counting
-from kedge.decide.counting import Increment
-from kedge.decide.statistics import alpha, confidence, power, ratio, two_sample
+from kedge.api.statuses import Memory, ObjectiveStatus, RatioCounts
+from kedge.decide import counting, evidence
+from kedge.decide.statistics import alpha, confidence, guard, power, proof
 from kedge.observe.snapshot import Snapshot
 
 INTERVAL_ALPHA = 0.05
@@ -38,9 +36,11 @@ class Judgement:
     bad: int
     total: int
     log_e: float
-    """Natural logarithm of the e-value: the evidence against the objective."""
+    """Natural logarithm of the evidence against the objective."""
     log_threshold: float
     """The evidence at which the verdict is Fail."""
+    effect: float
+    """The design effect: by what the counts were divided."""
     interval: confidence.Interval
     """Where the true bad fraction lies, at every look."""
     detectable: float | None
@@ -60,10 +60,38 @@ class Judgement:
             requests=self.total,
             bad=self.bad,
             estimate_percent=percent(self.bad / self.total) if self.total else None,
+            design_effect=f"{self.effect:.4g}" if self.total else None,
             interval_percent=(percent(self.interval.low), percent(self.interval.high)) if self.total else None,
             detectable_percent=None if self.detectable is None else percent(self.detectable),
             message=self.message,
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Case:
+    """What is judged."""
+
+    spec: specs.ModelDeploymentSpec
+    memory: Memory
+    snapshot: Snapshot
+    judged: str
+    """The candidate, or the promoted revision that is guarded."""
+    stable: str | None
+    """The revision to compare with; None for a guarded one, which has none beside it."""
+
+    def counts(self, objective: specs.Objective, revision: str | None) -> RatioCounts:
+        """Returns the events of an objective's indicator at a revision."""
+        return counting.of(self.memory, objective.indicator.key, revision)
+
+    @property
+    def may_fail(self) -> int:
+        """How many objectives share the bound on false alarms."""
+        return max(1, sum(objective.action is specs.Action.ROLLBACK for objective in self.spec.objectives))
+
+    @property
+    def share(self) -> float:
+        """The chance of a false Fail that each of these objectives may spend."""
+        return alpha.share(float(self.spec.rollout.false_rollback_percent / 100), self.may_fail)
 
 
 def percent(fraction: float) -> str:
@@ -71,46 +99,23 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.4g}" if 100 * fraction >= 1e-4 or fraction == 0 else f"{100 * fraction:.4f}"
 
 
-def compare(
-    memory: Memory,
-    objectives: Iterable[specs.Objective],
-    increments: Iterable[Increment],
-    *,
-    candidate: str,
-    stable: str | None,
-) -> Memory:
-    """Returns the memory with these increments as one more block of every comparison with the stable revision."""
-    added = {(one.indicator, one.revision): one for one in increments}
-    states = {comparison.objective: comparison.state for comparison in memory.comparisons}
-    for objective in objectives:
-        if objective.compare_to is not specs.CompareTo.STABLE:
-            continue
-        ours = added.get((objective.indicator.key, candidate))
-        theirs = added.get((objective.indicator.key, stable or ""))
-        if ours is None and theirs is None:
-            continue
-        state = two_sample.update(
-            _comparison(states.get(objective.name)),
-            candidate_bad=ours.bad if ours else 0,
-            candidate_total=ours.total if ours else 0,
-            stable_bad=theirs.bad if theirs else 0,
-            stable_total=theirs.total if theirs else 0,
-            tolerance=objective.tolerance,
-        )
-        states[objective.name] = dataclasses.asdict(state)
-    comparisons = tuple(Comparison(objective=name, state=state) for name, state in states.items())
-    return memory.model_copy(update={"comparisons": comparisons})
-
-
-def judge(
-    spec: specs.ModelDeploymentSpec, memory: Memory, snapshot: Snapshot, *, candidate: str, stable: str | None
-) -> tuple[Judgement, ...]:
-    """Returns the judgement of every objective, in the order of the spec."""
-    may_roll_back = sum(objective.action is specs.Action.ROLLBACK for objective in spec.objectives)
-    share = alpha.share(float(spec.rollout.false_rollback_percent / 100), max(1, may_roll_back))
+def judge(case: Case) -> tuple[Judgement, ...]:
+    """Returns the judgement of every objective of a candidate, in the order of the spec."""
+    threshold = alpha.threshold(case.share, 1)
     return tuple(
-        _judge_one(objective, spec, memory, snapshot, candidate=candidate, stable=stable, share=share)
-        for objective in spec.objectives
+        _judge_one(case, objective, _evidence(case.memory, objective, case.judged), threshold)
+        for objective in case.spec.objectives
+    )
+
+
+def judge_guarded(case: Case, *, poll_seconds: float) -> tuple[Judgement, ...]:
+    """Returns the judgement of every objective with a target at a guarded revision that is polled so often."""
+    hours = case.spec.rollout.guard.mean_hours_between_false_alarms
+    threshold = guard.threshold(max(1.0, hours * 3600 / poll_seconds), case.may_fail)
+    return tuple(
+        _judge_one(case, objective, evidence.of_guard(case.memory, objective), threshold)
+        for objective in case.spec.objectives
+        if objective.compare_to is specs.CompareTo.TARGET
     )
 
 
@@ -121,33 +126,19 @@ def remember_failures(memory: Memory, judgements: Iterable[Judgement]) -> Memory
     return memory.model_copy(update={"failed_objectives": tuple(failed)})
 
 
-def _judge_one(
-    objective: specs.Objective,
-    spec: specs.ModelDeploymentSpec,
-    memory: Memory,
-    snapshot: Snapshot,
-    *,
-    candidate: str,
-    stable: str | None,
-    share: float,
-) -> Judgement:
-    minimum_requests = spec.rollout.minimum_requests
-    counts = counting.of(memory, objective.indicator.key, candidate)
-    log_e = _evidence(objective, memory, counts.bad, counts.total)
-    log_threshold = alpha.threshold(share, 1)
-    compared = stable if objective.compare_to is specs.CompareTo.STABLE else None
-    provider_error = _provider_error(objective, snapshot, judged={candidate, compared})
-    if log_e >= log_threshold or objective.name in memory.failed_objectives:
-        verdict, message = Verdict.FAIL, _measured(objective, memory, candidate, stable)
-    elif provider_error is not None:
-        verdict, message = Verdict.PROVIDER_ERROR, provider_error
-    elif counts.step_total < minimum_requests:
-        verdict = Verdict.INSUFFICIENT_DATA
-        message = f"{counts.step_total} of {minimum_requests} requests in this step"
-    elif compared is not None and counting.of(memory, objective.indicator.key, compared).total == 0:
-        verdict, message = Verdict.INSUFFICIENT_DATA, "no requests to the stable revision to compare with"
-    else:
-        verdict, message = Verdict.PASS, _measured(objective, memory, candidate, stable)
+def _evidence(memory: Memory, objective: specs.Objective, judged: str) -> float:
+    if objective.compare_to is specs.CompareTo.STABLE:
+        return evidence.against_stable(memory, objective)
+    return evidence.against_target(memory, objective, judged)
+
+
+def _judge_one(case: Case, objective: specs.Objective, log_e: float, log_threshold: float) -> Judgement:
+    counts = case.counts(objective, case.judged)
+    effect = evidence.effect(case.memory, objective.indicator.key, case.judged)
+    bad, total = counts.bad / effect, counts.total / effect
+    failed = log_e >= log_threshold or objective.name in case.memory.failed_objectives
+    verdict, message = (Verdict.FAIL, _measured(case, objective)) if failed else _not_failed(case, objective)
+    is_target = objective.compare_to is specs.CompareTo.TARGET
     return Judgement(
         objective=objective,
         verdict=verdict,
@@ -155,35 +146,44 @@ def _judge_one(
         total=counts.total,
         log_e=log_e,
         log_threshold=log_threshold,
-        interval=confidence.confidence_sequence(counts.bad, counts.total, INTERVAL_ALPHA),
-        detectable=_detectable(objective, counts.total, share),
+        effect=effect,
+        interval=confidence.confidence_sequence(bad, total, INTERVAL_ALPHA),
+        detectable=power.detectable_fraction(total, objective.budget, case.share) if is_target and total else None,
         message=message,
     )
 
 
-def _evidence(objective: specs.Objective, memory: Memory, bad: int, total: int) -> float:
-    if objective.compare_to is specs.CompareTo.TARGET:
-        return ratio.log_e_value(bad, total, objective.budget)
-    states = {comparison.objective: comparison.state for comparison in memory.comparisons}
-    return _comparison(states.get(objective.name)).log_e
+def _not_failed(case: Case, objective: specs.Objective) -> tuple[Verdict, str]:
+    """Returns the verdict on an objective that nothing contradicts so far."""
+    unmeasured = _unmeasured(case, objective)
+    if unmeasured is not None:
+        return Verdict.PROVIDER_ERROR, unmeasured
+    minimum = case.spec.rollout.minimum_requests
+    in_step = case.counts(objective, case.judged).step_total
+    if in_step < minimum:
+        return Verdict.INSUFFICIENT_DATA, f"{in_step} of {minimum} requests in this step"
+    if objective.compare_to is specs.CompareTo.STABLE:
+        if not case.counts(objective, case.stable).total:
+            return Verdict.INSUFFICIENT_DATA, "no requests to the stable revision to compare with"
+    elif case.spec.rollout.pass_when is specs.PassWhen.PROVEN and not _proven(case, objective):
+        return Verdict.INSUFFICIENT_DATA, f"{_measured(case, objective)}, not proven yet"
+    return Verdict.PASS, _measured(case, objective)
 
 
-def _detectable(objective: specs.Objective, total: int, share: float) -> float | None:
-    if objective.compare_to is not specs.CompareTo.TARGET or total == 0:
-        return None
-    return power.detectable_fraction(total, objective.budget, share)
+def _proven(case: Case, objective: specs.Objective) -> bool:
+    counts = case.counts(objective, case.judged)
+    effect = evidence.effect(case.memory, objective.indicator.key, case.judged)
+    return proof.proven(counts.bad / effect, counts.total / effect, objective.budget, INTERVAL_ALPHA)
 
 
-def _comparison(state: dict[str, Any] | None) -> two_sample.TwoSampleState:
-    return two_sample.TwoSampleState() if state is None else two_sample.TwoSampleState.from_fields(state)
-
-
-def _provider_error(objective: specs.Objective, snapshot: Snapshot, judged: set[str | None]) -> str | None:
+def _unmeasured(case: Case, objective: specs.Objective) -> str | None:
     """Returns why a ready pod of the judged revisions could not be measured at this poll, or None."""
-    for unmeasured in snapshot.unmeasured:
+    compared = case.stable if objective.compare_to is specs.CompareTo.STABLE else None
+    judged = {case.judged, compared}
+    for unmeasured in case.snapshot.unmeasured:
         if unmeasured.revision in judged:
             return unmeasured.message
-    for sample in snapshot.samples:
+    for sample in case.snapshot.samples:
         if sample.revision in judged and objective.indicator.key not in sample.counts:
             return (
                 f"revision {sample.revision} started before there was an objective at"
@@ -192,15 +192,14 @@ def _provider_error(objective: specs.Objective, snapshot: Snapshot, judged: set[
     return None
 
 
-def _measured(objective: specs.Objective, memory: Memory, candidate: str, stable: str | None) -> str:
+def _measured(case: Case, objective: specs.Objective) -> str:
     what = "failed"
     if objective.indicator.threshold_milliseconds is not None:
         what = f"over {objective.indicator.threshold_milliseconds} ms"
-    key = objective.indicator.key
-    said = f"{_share(counting.of(memory, key, candidate))} requests {what}"
+    said = f"{_share(case.counts(objective, case.judged))} requests {what}"
     if objective.compare_to is specs.CompareTo.TARGET:
         return f"{said}, objective {percent(objective.budget)} %"
-    theirs = _share(counting.of(memory, key, stable))
+    theirs = _share(case.counts(objective, case.stable))
     return f"{said}, stable {theirs}, tolerance {percent(objective.tolerance)} %"
 
 

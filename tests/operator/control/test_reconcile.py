@@ -11,9 +11,11 @@ from kedge.desired import revisions
 
 
 def spec(version: str, **changes: Any) -> dict[str, Any]:
-    rollout = {"steps": [{"weightPercent": 50, "minimumSeconds": 2}], "minimumRequests": 50} | changes.pop(
-        "rollout", {}
-    )
+    rollout = {
+        "steps": [{"weightPercent": 50, "minimumSeconds": 2}],
+        "minimumRequests": 50,
+        "guard": {"durationSeconds": 20},
+    } | changes.pop("rollout", {})
     return {
         "replicas": 2,
         "model": {"uri": f"https://models/{version}.skops", "sha256": "a" * 64},
@@ -40,7 +42,7 @@ async def serving() -> Cluster:
 
 
 async def settle(cluster: Cluster, *, failing: str | None = None) -> None:
-    for _ in range(60):
+    for _ in range(90):
         cluster.serve(30, failing=failing)
         if await cluster.turn() is Done.UNTIL_NEWS and await cluster.turn() is Done.UNTIL_NEWS:
             return

@@ -1,0 +1,120 @@
+"""The sequential tests of a rollout: feeds them the increments of each poll, and keeps their states in memory."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from kedge.api import specs
+from kedge.api.statuses import Memory, NamedState
+from kedge.decide import counting
+from kedge.decide.counting import Increment
+from kedge.decide.statistics import design_effect, guard, ratio, two_sample
+
+NOTHING = (0, 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Poll:
+    """What one poll added, for the judged revision and for the one that it is compared with."""
+
+    increments: tuple[Increment, ...]
+    judged: str
+    stable: str | None
+
+    def of(self, indicator: str, revision: str | None) -> tuple[int, int]:
+        """Returns the bad and total events of an indicator at a revision."""
+        for one in self.increments:
+            if one.indicator == indicator and one.revision == revision:
+                return one.bad, one.total
+        return NOTHING
+
+    @property
+    def counted(self) -> bool:
+        """Whether the judged revision had new requests."""
+        return any(one.revision == self.judged and one.total for one in self.increments)
+
+
+def add(memory: Memory, objectives: Iterable[specs.Objective], poll: Poll) -> Memory:
+    """Returns the memory after a poll of a candidate beside the stable revision."""
+    comparisons, spreads = _states(memory.comparisons), _states(memory.spreads)
+    for key in {one.indicator for one in poll.increments if one.revision == poll.stable}:
+        spreads[key] = dataclasses.asdict(design_effect.add(_spread(spreads.get(key)), *poll.of(key, poll.stable)))
+    for objective in objectives:
+        ours, theirs = (poll.of(objective.indicator.key, revision) for revision in (poll.judged, poll.stable))
+        if objective.compare_to is not specs.CompareTo.STABLE or ours == theirs == NOTHING:
+            continue
+        state = two_sample.update(
+            _comparison(comparisons.get(objective.name)),
+            candidate_bad=ours[0],
+            candidate_total=ours[1],
+            stable_bad=theirs[0],
+            stable_total=theirs[1],
+            tolerance=objective.tolerance,
+        )
+        comparisons[objective.name] = dataclasses.asdict(state)
+    return memory.model_copy(
+        update={
+            "polls": memory.polls + poll.counted,
+            "comparisons": _named(comparisons),
+            "spreads": _named(spreads),
+        }
+    )
+
+
+def watch(memory: Memory, objectives: Iterable[specs.Objective], poll: Poll) -> Memory:
+    """Returns the memory after a poll of a revision that was promoted and is guarded."""
+    guards = _states(memory.guards)
+    for objective in objectives:
+        bad, total = poll.of(objective.indicator.key, poll.judged)
+        if objective.compare_to is not specs.CompareTo.TARGET or not total:
+            continue
+        divisor = effect(memory, objective.indicator.key, poll.judged)
+        state = guard.update(
+            _guard(guards.get(objective.name)), bad=bad / divisor, total=total / divisor, budget=objective.budget
+        )
+        guards[objective.name] = dataclasses.asdict(state)
+    return memory.model_copy(update={"polls": memory.polls + poll.counted, "guards": _named(guards)})
+
+
+def effect(memory: Memory, indicator: str, judged: str) -> float:
+    """Returns the design effect: by what counts of the judged revision are divided, at least 1."""
+    counts = counting.of(memory, indicator, judged)
+    poll_size = counts.total / memory.polls if memory.polls else 0.0
+    return design_effect.design_effect(_spread(_states(memory.spreads).get(indicator)), poll_size=poll_size)
+
+
+def against_target(memory: Memory, objective: specs.Objective, judged: str) -> float:
+    """Returns the log e-value against "the bad fraction is within the budget"."""
+    counts = counting.of(memory, objective.indicator.key, judged)
+    divisor = effect(memory, objective.indicator.key, judged)
+    return ratio.log_e_value(counts.bad / divisor, counts.total / divisor, objective.budget)
+
+
+def against_stable(memory: Memory, objective: specs.Objective) -> float:
+    """Returns the log e-value against "no worse than stable"."""
+    return _comparison(_states(memory.comparisons).get(objective.name)).log_e
+
+
+def of_guard(memory: Memory, objective: specs.Objective) -> float:
+    """Returns the log of the guard's detector."""
+    return _guard(_states(memory.guards).get(objective.name)).log_e
+
+
+def _states(named: Iterable[NamedState]) -> dict[str, dict[str, Any]]:
+    return {one.name: one.state for one in named}
+
+
+def _named(states: dict[str, dict[str, Any]]) -> tuple[NamedState, ...]:
+    return tuple(NamedState(name=name, state=states[name]) for name in sorted(states))
+
+
+def _comparison(state: dict[str, Any] | None) -> two_sample.TwoSampleState:
+    return two_sample.TwoSampleState() if state is None else two_sample.TwoSampleState.from_fields(state)
+
+
+def _spread(state: dict[str, Any] | None) -> design_effect.Spread:
+    return design_effect.Spread() if state is None else design_effect.Spread.from_fields(state)
+
+
+def _guard(state: dict[str, Any] | None) -> guard.GuardState:
+    return guard.GuardState() if state is None else guard.GuardState.from_fields(state)
