@@ -189,12 +189,13 @@ def _whole(tensor: Any, signature: Signature) -> protocol.Rows | None:
     if signature.width == 1 and len(shape) == 1 and name == signature.columns[0].name:
         return None
     if len(shape) != 2 or (signature.width is not None and shape[1] != signature.width):
-        if any(name == column.name for column in signature.columns) and signature.width != 1:
+        if name in signature.by_name and signature.width != 1:
             return None
         width = "n_features" if signature.width is None else signature.width
         raise ClientError(f"input {_quote(name)}: shape {shape} must be [n_rows, {width}]")
-    for column in signature.columns:
-        _check_kind(name, datatype, column)
+    if not (signature.takes_strings if datatype == "BYTES" else signature.takes_numbers):
+        for column in signature.columns:
+            _check_kind(name, datatype, column)
     values = _values(tensor, name, datatype, shape)
     if signature.layout is Layout.FRAME:
         return protocol.Rows(shape[0], columns=tuple(_for_model(values[:, i]) for i in range(values.shape[1])))
@@ -206,11 +207,10 @@ def _by_column(inputs: list[Any], signature: Signature) -> protocol.Rows:
     if not signature.columns:
         raise ClientError("inputs must be one tensor of shape [n_rows, n_features]")
     given: dict[str, protocol.Array] = {}
-    kinds = {column.name: column for column in signature.columns}
     count = -1
     for position, tensor in enumerate(inputs):
         name, datatype, shape = _header(tensor, position)
-        column = kinds.get(name)
+        column = signature.by_name.get(name)
         if column is None:
             raise ClientError(f"input {_quote(name)} is not a feature of this model; {_expected(signature)}")
         if name in given:

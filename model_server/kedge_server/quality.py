@@ -46,7 +46,7 @@ class Quality:
         self._edges = _padded(self._numeric)
         self._last = np.array([len(bins.edges) for bins in self._numeric])
         self._lock = threading.Lock()
-        self._pending: list[tuple[protocol.Rows, Outcome]] = []
+        self._pending: list[tuple[Sequence[protocol.InferRequest], list[Outcome]]] = []
         self._pending_rows = 0
         self._counts = {bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in profile.features}
         self._numeric_counts = np.zeros((len(self._numeric), _SLOTS), dtype=np.int64)
@@ -60,9 +60,8 @@ class Quality:
         def counted(requests: Sequence[protocol.InferRequest]) -> list[Outcome]:
             outcomes = run(requests)
             with self._lock:
-                for request, outcome in zip(requests, outcomes, strict=True):
-                    self._pending.append((request.rows, outcome))
-                    self._pending_rows += request.rows.count
+                self._pending.append((requests, outcomes))
+                self._pending_rows += sum(request.rows.count for request in requests)
                 if self._pending_rows >= BLOCK_ROWS:
                     self._flush()
             return outcomes
@@ -138,29 +137,35 @@ class Quality:
         if not self._pending:
             return
         pending, self._pending, self._pending_rows = self._pending, [], 0
-        rows = [r for r, _ in pending]
+        rows = [request.rows for requests, _ in pending for request in requests]
+        whole = _whole(rows)
         invalid = np.zeros(sum(r.count for r in rows), dtype=np.bool_)
         if self._numeric:
-            self._count_numbers(_matrix(rows, self._numeric_at), invalid)
+            self._count_numbers(_numeric_columns(rows, whole, self._numeric_at), invalid)
         for bins in self._categorical:
             positions = profiles.place(bins, _column(rows, self._position[bins.name]))
             self._counts[bins.name] += np.bincount(positions, minlength=len(bins.labels))
             invalid |= positions == len(bins.labels) - 2
-        if self._rest:
+        if self._rest and whole is not None:
+            self._rest_missing += int(np.isnan(whole[:, self._rest]).sum())
+        elif self._rest:
             self._rest_missing += sum(int(_missing(_column(rows, i)).sum()) for i in self._rest)
         self._invalid_rows += int(invalid.sum())
-        self._count_outputs([outcome for _, outcome in pending])
+        self._count_outputs([outcome for _, outcomes in pending for outcome in outcomes])
 
     def _count_numbers(self, values: protocol.Array, invalid: protocol.Array) -> None:
         """Counts (n_rows, n_numeric_features) at once and marks rows out of range."""
-        positions = (values[:, :, None] > self._edges).sum(axis=2)
+        # Edge by edge: numpy compares whole blocks quickly, but sums short axes slowly.
+        positions = np.zeros(values.shape, dtype=np.int8)
+        for edges in self._edges.T:
+            positions += values > edges
         outside = (positions == 0) | (positions == self._last)
         missing = np.isnan(values)
         outside &= ~missing
         positions[missing] = _MISSING_SLOT
         invalid |= outside.any(axis=1)
         width = len(self._numeric)
-        flat = (positions + np.arange(width) * _SLOTS).ravel()
+        flat = (positions.astype(np.int64) + np.arange(width) * _SLOTS).ravel()
         self._numeric_counts += np.bincount(flat, minlength=width * _SLOTS).reshape(width, _SLOTS)
 
     def _count_outputs(self, outcomes: list[Outcome]) -> None:
@@ -168,9 +173,19 @@ class Quality:
             arrays = [a for o in outcomes if isinstance(o, list) for name, a in o if name == bins.name]
             if not arrays:
                 continue
-            values = profiles.scalar(bins.name, np.concatenate(arrays))
-            if values is not None:
-                self._output_counts[bins.name] += profiles.count(bins, values)
+            self._output_counts[bins.name] += _count_output(bins, np.concatenate(arrays))
+
+
+def _count_output(bins: profiles.Bins, array: protocol.Array) -> protocol.Array:
+    """Counts answers over `bins`; whole numbers are labels, of which there are few."""
+    if array.ndim == 1 and array.dtype.kind in "iub" and not bins.numeric:
+        labels, times = np.unique(array, return_counts=True)
+        found = profiles.place(bins, labels.astype(str).astype(object))
+        return np.bincount(found, weights=times, minlength=len(bins.labels)).astype(np.int64)
+    values = profiles.scalar(bins.name, array)
+    if values is None:
+        return np.zeros(len(bins.labels), dtype=np.int64)
+    return profiles.count(bins, values)
 
 
 def _padded(features: Sequence[profiles.Bins]) -> protocol.Array:
@@ -182,13 +197,19 @@ def _padded(features: Sequence[profiles.Bins]) -> protocol.Array:
     return edges
 
 
-def _matrix(rows: Sequence[protocol.Rows], positions: list[int]) -> protocol.Array:
+def _whole(rows: Sequence[protocol.Rows]) -> protocol.Array | None:
+    """Returns all rows as one float64 array (n_rows, n_features), if that is how they came."""
+    matrices = [r.matrix for r in rows if r.matrix is not None and r.matrix.dtype != object]
+    return np.concatenate(matrices) if len(matrices) == len(rows) else None
+
+
+def _numeric_columns(
+    rows: Sequence[protocol.Rows], whole: protocol.Array | None, positions: list[int]
+) -> protocol.Array:
     """Returns the numeric features of all rows as float64 (n_rows, n_positions)."""
-    matrices = [r.matrix for r in rows]
-    if all(m is not None and m.dtype != object for m in matrices):
-        whole: protocol.Array = np.concatenate([m for m in matrices if m is not None])
-        return whole if positions == list(range(whole.shape[1])) else whole[:, positions]
-    return np.column_stack([_numbers(_column(rows, i)) for i in positions])
+    if whole is None:
+        return np.column_stack([_numbers(_column(rows, i)) for i in positions])
+    return whole if positions == list(range(whole.shape[1])) else whole[:, positions]
 
 
 def _column(rows: Sequence[protocol.Rows], position: int) -> protocol.Array:

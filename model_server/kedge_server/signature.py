@@ -96,6 +96,21 @@ class Signature:
     outputs: tuple[OutputTensor, ...] = ()
 
     @functools.cached_property
+    def takes_numbers(self) -> bool:
+        """Tells whether one tensor of numbers can hold every feature."""
+        return all(column.kind is not Kind.STRING for column in self.columns)
+
+    @functools.cached_property
+    def takes_strings(self) -> bool:
+        """Tells whether one tensor of strings can hold every feature."""
+        return all(column.kind is not Kind.NUMBER for column in self.columns)
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, Column]:
+        """Returns the features by name."""
+        return {column.name: column for column in self.columns}
+
+    @functools.cached_property
     def complete(self) -> tuple[int, ...]:
         """Positions of the columns that must not lack a value."""
         return tuple(i for i, column in enumerate(self.columns) if column.allow_missing is False)
