@@ -195,7 +195,7 @@ def _remove_networks(found: docker.Docker, console: progress.Console) -> None:
 
 
 def discard(where: paths.Paths, console: progress.Console) -> None:
-    """Removes our daemon's state, and the networks of one that was killed, which only it knows.
+    """Ends our daemon for good, and removes the networks of one that was killed, which only it knows.
 
     Raises:
         errors.LocalClusterError: it is still needed.
@@ -208,7 +208,6 @@ def discard(where: paths.Paths, console: progress.Console) -> None:
         if pids(where):
             raise errors.LocalClusterError(f"{said}; purge again when it is not.")
     _unmount_below(folder(where))
-    shutil.rmtree(folder(where), ignore_errors=True)
     with contextlib.suppress(OSError):
         where.runtime.parent.rmdir()
 

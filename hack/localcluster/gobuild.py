@@ -120,8 +120,7 @@ def build_files(where: paths.Paths) -> Iterator[None]:
         yield
     with locks.attempted(lock) as is_last:
         if is_last:
-            for name in ("go-build", "go-modules"):
-                shutil.rmtree(where.cache / name, ignore_errors=True)
+            trimming.discard(where.cache / "go-build", where.cache / "go-modules")
 
 
 def version(text: str) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def purge(where: paths.Paths, console: progress.Console) -> None:
             _remove_from(found, where)
         packages = ledger.noted(where, ledger.PACKAGE)
         daemon.discard(where, console)
-        shutil.rmtree(where.cache)
+        console.run(["rm", "--recursive", "--force", where.cache])
         shutil.rmtree(where.bin, ignore_errors=True)
     if packages:
         console.say(f"Debian's {', '.join(packages)} stay installed: apt-get remove takes them away")

@@ -6,12 +6,15 @@ one, and Docker keeps an image by itself while a container uses it.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
+import subprocess
 import time
 
 from hack.localcluster import docker
 
+TRASH = ".trash-"
 KEPT_SECONDS = 7 * 24 * 3600
 
 
@@ -34,6 +37,22 @@ def files(current: pathlib.Path) -> None:
             shutil.rmtree(old)
         else:
             old.unlink()
+
+
+def discard(*unwanted: pathlib.Path) -> None:
+    """Removes folders of very many files in the background: it takes minutes on some disks.
+
+    They are renamed first, so that a next run starts anew at once; what a killed removal left
+    goes with the next one.
+    """
+    for folder in unwanted:
+        if folder.is_dir():
+            folder.rename(folder.with_name(f"{TRASH}{folder.name}-{os.getpid()}"))
+    trash = [str(left) for folder in unwanted for left in folder.parent.glob(f"{TRASH}{folder.name}-*")]
+    if trash:
+        command = ["nice", "rm", "--recursive", "--force", *trash]
+        quiet = subprocess.DEVNULL
+        subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def images(daemon: docker.Docker, current: str) -> None:
