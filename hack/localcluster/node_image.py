@@ -41,7 +41,7 @@ CHANGES = (
 HINTS = {
     "kubernetes": "about 5 min, cached afterwards",
     "etcd": "about 30 s, cached afterwards",
-    "coredns": "about 2 min, cached afterwards",
+    "coredns": "about 1 min, cached afterwards",
     "pause": "",
 }
 NODE_PROGRAMS = ("kubeadm", "kubelet", "kubectl")
