@@ -99,7 +99,7 @@ class World:
 
     def users(self, rows: pathlib.Path | None = None, **changed: float | str) -> Traffic:
         """Starts to send requests, with rows that no model has seen unless others are given, and waits for answers."""
-        traffic = Traffic(self.kubectl)
+        traffic = Traffic(self.kubectl, f"traffic-{len(self._traffic) + 1}")
         self._traffic.append(traffic)
         traffic.start(rows or self._rows, **changed)
         traffic.wait(lambda report: report.outcome("ok") > 0, within=30, what="an answer")
@@ -197,7 +197,7 @@ class World:
             ("get", "modeldeployments", "--output=yaml"),
             ("get", "pods,services,deployments", "--output=wide"),
             ("get", "events", "--sort-by=.lastTimestamp"),
-            ("logs", "pod/traffic", "--tail=2"),
+            ("logs", f"pod/traffic-{len(self._traffic)}", "--tail=2"),
         ):
             done = self.kubectl.attempt(*words)
             parts.append(f"$ kubectl {' '.join(words)}\n{done.stdout[-6000:]}{done.stderr[-500:]}")
