@@ -1,16 +1,18 @@
 """`python -m benchmarks.serving.overload`: five times the capacity, and what stays of the service.
 
-Capacity is what closed-loop clients get from a forest that is predicted row by row.
-Then five times as many requests come as can be answered; a probe and a scraper go on
-asking. Told: goodput as a share of capacity, refusals, and the probes' p99.
+Capacity is what clients get who wait for each answer, from a forest that is predicted
+row by row. Then five times as many requests come; a probe and a scraper go on asking.
+Told: goodput as a share of capacity, refusals, and the p99 of probe and scraper.
 """
 
 from __future__ import annotations
 
-import asyncio
-import collections
+import json
+import os
 import statistics
+import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -21,63 +23,31 @@ from sklearn.ensemble import RandomForestClassifier
 from tests.model_server import support
 
 TREES = 300
-SECONDS = 5.0
+SECONDS = 8
 CAPACITY_CONNECTIONS = 8
+OVERLOAD_CONNECTIONS = 100
 TIMES_CAPACITY = 5
-BODY = orjson.dumps(support.iris_body())
+PROBED = ("/v2/health/ready", "/metrics")
 
 
-async def ask(client: httpx.AsyncClient) -> int:
-    return (await client.post("/v2/models/m/infer", content=BODY)).status_code
+def load(url: str, connections: int, delay_milliseconds: int) -> dict[str, int]:
+    output = subprocess.run(
+        ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--timeout", "20s",
+         "-s", str(Path(__file__).with_name("overload.lua")), f"{url}/v2/models/m/infer"],
+        env={**os.environ, "BODY": orjson.dumps(support.iris_body()).decode(), "DELAY": str(delay_milliseconds)},
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    result: dict[str, int] = json.loads(output.strip().splitlines()[-1])
+    return result
 
 
-async def capacity(url: str) -> float:
-    """Returns answered requests a second of clients that wait for each answer."""
-    answered = 0
-    end = time.monotonic() + SECONDS
-
-    async def one(client: httpx.AsyncClient) -> None:
-        nonlocal answered
-        while time.monotonic() < end:
-            status = await ask(client)
-            answered += status == 200
-
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        await asyncio.gather(*(one(client) for _ in range(CAPACITY_CONNECTIONS)))
-    return answered / SECONDS
-
-
-async def probe(url: str, path: str, end: float, times: list[float]) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        while time.monotonic() < end:
+def probe(url: str, path: str, stopped: threading.Event, times: list[float]) -> None:
+    with httpx.Client(base_url=url, timeout=30) as client:
+        while not stopped.is_set():
             started = time.monotonic()
-            await client.get(path)
+            client.get(path)
             times.append(time.monotonic() - started)
-            await asyncio.sleep(0.02)
-
-
-async def overload(url: str, rate: float) -> tuple[collections.Counter[int], dict[str, float]]:
-    """Sends `rate` requests a second whatever becomes of them; returns statuses and probes' p99."""
-    statuses: collections.Counter[int] = collections.Counter()
-    end = time.monotonic() + SECONDS
-    probes: dict[str, list[float]] = {"/v2/health/ready": [], "/metrics": []}
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client, asyncio.TaskGroup() as group:
-        for path, times in probes.items():
-            group.create_task(probe(url, path, end, times))
-
-        async def one() -> None:
-            statuses[await ask(client)] += 1
-
-        sent = 0
-        started = time.monotonic()
-        while time.monotonic() < end:
-            due = int((time.monotonic() - started) * rate)
-            for _ in range(due - sent):
-                group.create_task(one())
-            sent = max(sent, due)
-            await asyncio.sleep(0.002)
-    return statuses, {path: statistics.quantiles(times, n=100)[98] for path, times in probes.items()}
+            stopped.wait(0.02)
 
 
 def main() -> None:
@@ -86,14 +56,23 @@ def main() -> None:
         skops.io.dump(RandomForestClassifier(TREES, random_state=0).fit(support.IRIS, support.IRIS_LABELS), path)
         arguments = ("--model-path", str(path), "--max-batch-rows", "1", "--max-queue-rows", "20")
         with support.process(*arguments) as server:
-            able = asyncio.run(capacity(server.url))
-            statuses, probes = asyncio.run(overload(server.url, TIMES_CAPACITY * able))
-            goodput = statuses[200] / SECONDS
-            print(
-                f"capacity {able:.0f}/s; at {TIMES_CAPACITY} times that: goodput {goodput / able:.0%}, {dict(statuses)}"
+            calm = load(server.url, CAPACITY_CONNECTIONS, 0)
+            capacity = calm["answered"] / calm["microseconds"] * 1e6
+            stopped = threading.Event()
+            times: dict[str, list[float]] = {name: [] for name in PROBED}
+            threads = [threading.Thread(target=probe, args=(server.url, n, stopped, t)) for n, t in times.items()]
+            for thread in threads:
+                thread.start()
+            found = load(
+                server.url, OVERLOAD_CONNECTIONS, int(1000 * OVERLOAD_CONNECTIONS / (TIMES_CAPACITY * capacity))
             )
-            for name, seconds in probes.items():
-                print(f"{name}: p99 {seconds * 1000:.0f} ms")
+            stopped.set()
+            for thread in threads:
+                thread.join()
+    goodput = found["answered"] / found["microseconds"] * 1e6
+    print(f"capacity {capacity:.0f}/s; goodput under overload {goodput / capacity:.0%}; {found}")
+    for name, seconds in times.items():
+        print(f"{name}: p99 {statistics.quantiles(seconds, n=100)[98] * 1000:.0f} ms of {len(seconds)}")
 
 
 if __name__ == "__main__":
