@@ -80,3 +80,11 @@ check: venv ## Check style, types, contracts and generated files; run the unit t
 	@if [ -x .local/bin/helm ]; then .local/bin/helm lint --strict charts/kedge; \
 	else echo "helm is not at hand: the chart is left to make test"; fi
 	$(BIN)/pytest -m "not e2e and not exhaustive" -q --cov --cov-report=term
+
+.PHONY: bench-decisions
+bench-decisions: venv ## Measure what the verdicts promise, and write docs/decisions anew (about 15 min)
+	$(BIN)/python -m benchmarks.decisions
+
+.PHONY: bench-serving
+bench-serving: venv ## Measure the model server beside others
+	$(BIN)/python -m benchmarks.serving
