@@ -106,6 +106,24 @@ class Situation:
         """Whether failures are acted on."""
         return self.spec.rollout.enforcement is specs.Enforcement.ENFORCE
 
+    @property
+    def pods_are_late(self) -> bool:
+        """Whether pods have been awaited for longer than the progress deadline.
+
+        Before they serve, that counts from the start of the phase; after it, from when one stopped being ready.
+        """
+        deadline = self.spec.rollout.progress_deadline_seconds
+        if self.rollout.serving_since is None:
+            return self.passed(self.rollout.phase_started_at) >= deadline
+        return any(
+            pod.unready_since is not None and self.now - pod.unready_since >= deadline
+            for pod in self.snapshot.pods_of(self.candidate)
+        )
+
+    def failed(self, action: specs.Action) -> Judgement | None:
+        """Returns the first failed objective with this action."""
+        return next((one for one in self.judgements if one.fails and one.objective.action is action), None)
+
     def passed(self, since: str | None) -> float:
         """Returns the seconds that have passed since a time of the status; 0 when it has not come."""
         return 0.0 if since is None else self.now - times.seconds(since)
