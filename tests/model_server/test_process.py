@@ -231,7 +231,8 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_its_reason(tmp_path
 
 def test_answers_many_clients_at_once_and_counts_each_once(server: support.Process, iris: object) -> None:
     async def ask_all() -> list[int]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        limits = httpx.Limits(max_connections=30)
+        async with httpx.AsyncClient(base_url=server.url, timeout=20, limits=limits) as client:
             bodies = [orjson.dumps(support.iris_body(start=i)) for i in range(150)]
             answers = await asyncio.gather(*(client.post("/v2/models/m/infer", content=b) for b in bodies))
             return [a.json()["outputs"][0]["data"][0] for a in answers]

@@ -93,7 +93,7 @@ async def test_a_page_for_fast_polling_leaves_the_bins_out(packed: loading.Loade
 VALUES = st.one_of(st.sampled_from([0.0, 1.0, 2.5, 10.0, -1e300, 1e300, float("nan")]), st.floats())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     reference=st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=1, max_size=30),
     live=st.lists(st.lists(VALUES, min_size=3, max_size=3), min_size=1, max_size=30),

@@ -11,7 +11,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tests.model_server import support
 from tests.model_server.support import infer_body, iris_body, tensor
 
@@ -112,6 +112,19 @@ async def test_a_multi_output_classifier_gives_one_probability_tensor_an_output(
 async def test_a_transformer_without_predict_transforms() -> None:
     async with support.served(StandardScaler().fit(support.IRIS)) as server:
         assert (await server.infer(iris_body())).json()["outputs"][0]["name"] == "transform"
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["one tensor", "one tensor a feature"])
+async def test_a_model_trained_on_strings_without_names_takes_them_as_x0_x1(*, whole: bool) -> None:
+    trained = np.array([["Oslo", "red"], ["Rome", "blue"]], dtype=object)
+    async with support.served(OneHotEncoder().fit(trained)) as server:
+        if whole:
+            body = infer_body(tensor([["Rome", "red"]], datatype="BYTES"))
+        else:
+            columns = {"x0": ["Rome"], "x1": ["red"]}
+            body = infer_body(*(tensor(v, name=name, datatype="BYTES") for name, v in columns.items()))
+        output = (await server.infer(body)).json()["outputs"][0]
+        assert (output["shape"], output["data"]) == ([1, 4], [0.0, 1.0, 0.0, 1.0])
 
 
 async def test_a_text_model_takes_strings() -> None:
