@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from kedge.api import specs
+from kedge.api import servers, specs
 from kedge.desired import names
 from kedge.desired.names import Owner
 
@@ -24,7 +24,7 @@ class Revision:
 
     hash: str
     model: specs.Model
-    server: specs.Server
+    server: servers.Server
     image: str
     """The server's image: the declared one, or the operator's default of that day, so that upgrading
     the operator restarts no model."""
@@ -87,11 +87,11 @@ def remembered(controller_revision: dict[str, Any]) -> Revision:
     return Revision(
         hash=controller_revision["metadata"]["labels"][names.REVISION_LABEL],
         model=specs.Model.model_validate(data["model"]),
-        server=specs.Server.model_validate(data["server"]),
+        server=servers.Server.model_validate(data["server"]),
         image=data["image"],
         sequence=controller_revision["revision"],
     )
 
 
-def _canonical(part: specs.Model | specs.Server) -> dict[str, Any]:
+def _canonical(part: specs.Model | servers.Server) -> dict[str, Any]:
     return part.model_dump(mode="json", by_alias=True, exclude_defaults=True)
