@@ -26,10 +26,10 @@ def test_the_environment_can_name_the_cluster() -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"HOME": "/home/a"}, "/home/a/.cache/kedge"),
-        ({"HOME": "/home/a", "XDG_CACHE_HOME": "/var/cache/a"}, "/var/cache/a/kedge"),
-        ({"HOME": "/home/a", "XDG_CACHE_HOME": "relative"}, "/home/a/.cache/kedge"),
-        ({"HOME": "/home/a", "XDG_CACHE_HOME": ""}, "/home/a/.cache/kedge"),
+        ({"HOME": "/somewhere/a"}, "/somewhere/a/.cache/kedge"),
+        ({"HOME": "/somewhere/a", "XDG_CACHE_HOME": "/var/cache/a"}, "/var/cache/a/kedge"),
+        ({"HOME": "/somewhere/a", "XDG_CACHE_HOME": "relative"}, "/somewhere/a/.cache/kedge"),
+        ({"HOME": "/somewhere/a", "XDG_CACHE_HOME": ""}, "/somewhere/a/.cache/kedge"),
     ],
 )
 def test_the_cache_lies_where_xdg_says(environment: dict[str, str], expected: str) -> None:
