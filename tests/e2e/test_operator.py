@@ -132,10 +132,3 @@ def test_every_pod_runs_without_privileges(world: World, operator: Kubectl) -> N
     name = world.journal.pods(stable)[0]["metadata"]
     world.kubectl.run("delete", "pod", name["name"], "--wait=false")
     world.wait_for_ready_pods(stable, other_than=name["uid"], number=1)
-
-
-def test_the_operator_may_not_read_secrets(operator: Kubectl) -> None:
-    who = f"--as=system:serviceaccount:{operator.namespace}:kedge"
-    for verb, resource in (("get", "secrets"), ("create", "pods"), ("update", "modeldeployments.kedge.dev")):
-        asked = operator.attempt("auth", "can-i", verb, resource, who, "--all-namespaces")
-        assert asked.stdout.strip() == "no", (verb, resource)
