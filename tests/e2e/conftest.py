@@ -12,12 +12,15 @@ from examples.digits import train
 from hack.lab import installing
 from hack.lab.kubectl import Kubectl as LabKubectl
 from hack.lab.store import Store
+from hack.lab.traffic import Report
 from tests.e2e.models import Models
 from tests.e2e.worlds import World
 
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
 OPERATOR_LOG_LINES = 60
+FIGURES = pytest.StashKey[list[str]]()
+"""What tests measured, to be shown at the end."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,6 +36,28 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             )
             report.sections.append(("operator", log.stdout + log.stderr))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Shows what users met, whether the tests passed or not."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("what users met")
+        for figure in figures:
+            terminalreporter.write_line(figure)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[Report, str], None]:
+    """Keeps the figures of a rollback for the end of the session."""
+
+    def keep(counted: Report, revision: str) -> None:
+        span = counted.span_of(revision)
+        seconds = f"{span[1] - span[0]:.2f} s from the candidate's first answer to its last; " if span else ""
+        causes = ", ".join(f"{count} x {cause}" for cause, count in counted.causes.items())
+        figure = f"{request.node.name}: {seconds}{counted.lost} of {counted.sent} requests lost ({causes})"
+        request.config.stash.setdefault(FIGURES, []).append(figure)
+
+    return keep
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
 """Candidates that are ready and bad: users' own requests show it, and they are taken back."""
 
+from collections.abc import Callable
+
 import pytest
 from hack.lab.traffic import Report
 from tests.e2e.worlds import World, now
 
 pytestmark = pytest.mark.e2e
+
+Tell = Callable[[Report, str], None]
 
 LATENCY = {
     "name": "latency",
@@ -14,17 +18,7 @@ LATENCY = {
 AVAILABILITY = {"name": "availability", "indicator": {"type": "Availability"}, "targetPercent": "99"}
 
 
-def tell(record: pytest.FixtureRequest, counted: Report, revision: str) -> None:
-    """Shows the figures of a rollback in the test's output."""
-    span = counted.span_of(revision)
-    seconds = span[1] - span[0] if span else 0.0
-    print(
-        f"\n{record.node.name}: {seconds:.2f} s from the candidate's first answer to its last;"
-        f" {counted.lost} of {counted.sent} requests lost: {counted.causes}"
-    )
-
-
-def test_one_that_fails_on_some_requests(world: World, request: pytest.FixtureRequest) -> None:
+def test_one_that_fails_on_some_requests(world: World, tell: Tell) -> None:
     stable = world.serve("v1")
     users = world.users()
     since = now()
@@ -36,7 +30,7 @@ def test_one_that_fails_on_some_requests(world: World, request: pytest.FixtureRe
 
     users.wait_for_answers(40)
     counted = users.stop()
-    tell(request, counted, rejected["revision"])
+    tell(counted, rejected["revision"])
     assert rejected["objective"] == "availability"
     assert counted.answers(rejected["revision"]) > 0
     assert 0 < counted.lost == counted.outcome("server_error"), counted.line
@@ -44,7 +38,7 @@ def test_one_that_fails_on_some_requests(world: World, request: pytest.FixtureRe
     assert counted.stable_answers_last(stable)
 
 
-def test_one_that_fails_on_every_request(world: World, request: pytest.FixtureRequest) -> None:
+def test_one_that_fails_on_every_request(world: World, tell: Tell) -> None:
     stable = world.serve("v1")
     users = world.users(rate=20)
     since = now()
@@ -54,7 +48,7 @@ def test_one_that_fails_on_every_request(world: World, request: pytest.FixtureRe
 
     users.wait_for_answers(40)
     counted = users.stop()
-    tell(request, counted, rejected["revision"])
+    tell(counted, rejected["revision"])
     span = counted.span_of(rejected["revision"])
     assert counted.answers(rejected["revision"]) == 0
     assert 0 < counted.lost == counted.outcome("server_error"), counted.line
@@ -63,7 +57,7 @@ def test_one_that_fails_on_every_request(world: World, request: pytest.FixtureRe
     assert counted.lost < 60
 
 
-def test_one_that_is_slower_than_its_objective(world: World, request: pytest.FixtureRequest) -> None:
+def test_one_that_is_slower_than_its_objective(world: World, tell: Tell) -> None:
     stable = world.serve("forest", objectives=[AVAILABILITY, LATENCY])
     users = world.users(rate=10)
     since = now()
@@ -75,12 +69,12 @@ def test_one_that_is_slower_than_its_objective(world: World, request: pytest.Fix
 
     users.wait_for_answers(20)
     counted = users.stop()
-    tell(request, counted, rejected["revision"])
+    tell(counted, rejected["revision"])
     assert rejected["objective"] == "latency"
     assert counted.lost == 0, counted.line
 
 
-def test_one_that_runs_out_of_memory_under_real_batches(world: World, request: pytest.FixtureRequest) -> None:
+def test_one_that_runs_out_of_memory_under_real_batches(world: World, tell: Tell) -> None:
     resources = {"requests": {"cpu": "20m", "memory": "160Mi"}, "limits": {"memory": "288Mi"}}
     stable = world.serve("v1", server_resources=resources)
     users = world.users(rate=5, rows_per_request=500)
@@ -91,12 +85,12 @@ def test_one_that_runs_out_of_memory_under_real_batches(world: World, request: p
 
     users.wait_for_answers(20)
     counted = users.stop()
-    tell(request, counted, "")
+    tell(counted, "")
     assert counted.outcome("server_error") + counted.outcome("connection_error") == counted.lost
     assert counted.stable_answers_last(stable)
 
 
-def test_one_that_is_worse_than_the_stable_version(world: World, request: pytest.FixtureRequest) -> None:
+def test_one_that_is_worse_than_the_stable_version(world: World, tell: Tell) -> None:
     """Nobody knows what is normal here: the stable version itself fails on one request in nine."""
     objectives = [
         {
@@ -114,7 +108,7 @@ def test_one_that_is_worse_than_the_stable_version(world: World, request: pytest
     rejected = world.assert_rolled_back(stable, reason="ObjectiveFailed", evidence="tolerance 2 %", since=since)
 
     counted = users.stop()
-    tell(request, counted, rejected["revision"])
+    tell(counted, rejected["revision"])
     assert rejected["objective"] == "not-worse"
 
 
