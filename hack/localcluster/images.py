@@ -18,6 +18,8 @@ from hack.localcluster import base_image, cluster, content, docker, locks, paths
 
 # Arguments that every Dockerfile has without declaring them; Docker keeps them out of the image.
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+NODE_PREFIX = "docker.io/library/"
+LIST_NODE_IMAGES = ("ctr", "--namespace=k8s.io", "images", "list")
 CHECKOUT_LABEL = "dev.kedge.checkout"
 
 
@@ -91,7 +93,8 @@ def ensure(where: paths.Paths, console: progress.Console, daemon: docker.Docker)
             with console.step(f"building the image {reference}"):
                 _build(where, console, daemon, source=source, reference=reference, base=base)
         references[source.record] = reference
-    _load(where, console, daemon, list(references.values()))
+    if _load(where, console, daemon, list(references.values())):
+        _remove_old_from_node(where, daemon, {*references.values(), *_recorded(where)})
     _remove_old(where, daemon, set(references.values()))
     locks.write_text(where.image_record, json.dumps(references, indent=2) + "\n")
     return references
@@ -143,19 +146,57 @@ def _build(
             daemon.run(console, "build", *words, *goal, "-", standard_input=context)
 
 
-def _load(where: paths.Paths, console: progress.Console, daemon: docker.Docker, references: list[str]) -> None:
+def _load(where: paths.Paths, console: progress.Console, daemon: docker.Docker, references: list[str]) -> bool:
+    """Loads what the node lacks, and returns whether there was any."""
     missing = [reference for reference in references if not in_node(where, daemon, reference)]
     if missing:
         with console.step(f"loading {' and '.join(missing)} into the node"):
             environment = cluster.environment(where, daemon)
             load = ["kind", "load", "docker-image", f"--name={where.cluster_name}"]
             console.run([*load, *missing], environment=environment)
+    return bool(missing)
 
 
 def in_node(where: paths.Paths, daemon: docker.Docker, reference: str) -> bool:
-    listing = ("ctr", "--namespace=k8s.io", "images", "list", "--quiet")
-    name = f"docker.io/library/{reference}"
-    return name in daemon.lines("exec", where.node_name, *listing, f"name=={name}")
+    name = f"{NODE_PREFIX}{reference}"
+    return name in daemon.lines("exec", where.node_name, *LIST_NODE_IMAGES, "--quiet", f"name=={name}")
+
+
+def _recorded(where: paths.Paths) -> list[str]:
+    """The images that were current until now: a test that has begun may be about to use them."""
+    try:
+        return list(json.loads(where.image_record.read_text()).values())
+    except (OSError, ValueError):
+        return []
+
+
+def _remove_old_from_node(where: paths.Paths, daemon: docker.Docker, kept: set[str]) -> None:
+    """Frees the node's disk of earlier images that nothing on the cluster refers to."""
+    kubectl = ["kubectl", "get", "pods,deployments", "--all-namespaces", "--output=json", "--request-timeout=20s"]
+    objects = progress.output_of(kubectl, environment=cluster.environment(where, daemon))
+    listing = daemon.output("exec", where.node_name, *LIST_NODE_IMAGES)
+    if objects is None or listing is None:
+        return
+    used = set(re.findall(r'"image": "([^"]+)"', objects))
+    old = superseded(listing, {reference.removeprefix(NODE_PREFIX) for reference in kept | used})
+    if old:
+        remove = ("ctr", "--namespace=k8s.io", "images", "remove", "--sync")
+        daemon.output("exec", where.node_name, *remove, *old, timeout_seconds=120)
+
+
+def superseded(listing: str, kept: set[str]) -> list[str]:
+    """The names to remove, out of what `ctr images list` prints, so that only these are kept.
+
+    An image has several names, of the same digest, and is there until the last one is gone.
+    """
+    digests: dict[str, str] = {}
+    for line in listing.splitlines()[1:]:
+        words = line.split()
+        digests[words[0]] = words[2]
+    ours = tuple(f"{NODE_PREFIX}{source.repository}:" for source in SOURCES)
+    wanted = {digests[f"{NODE_PREFIX}{name}"] for name in kept if f"{NODE_PREFIX}{name}" in digests}
+    unwanted = {digest for name, digest in digests.items() if name.startswith(ours)} - wanted
+    return [name for name, digest in digests.items() if digest in unwanted]
 
 
 def _remove_old(where: paths.Paths, daemon: docker.Docker, current: set[str]) -> None:

@@ -84,3 +84,27 @@ def test_the_build_context_holds_only_what_is_copied(checkout: pathlib.Path) -> 
             "requirements/server.txt",
         ]
         assert {entry.mtime for entry in packed} == {0}
+
+
+LISTING = """\
+REF                                             TYPE                    DIGEST      SIZE    PLATFORMS   LABELS
+docker.io/library/kedge-operator:new            application/vnd.docker  sha256:aa   1 MiB   linux/amd64 -
+docker.io/library/kedge-operator:used           application/vnd.docker  sha256:bb   1 MiB   linux/amd64 -
+docker.io/library/kedge-operator:old            application/vnd.docker  sha256:cc   1 MiB   linux/amd64 -
+docker.io/library/kedge-model-server:old        application/vnd.docker  sha256:dd   1 MiB   linux/amd64 -
+docker.io/library/kedge-model-server:same       application/vnd.docker  sha256:aa   1 MiB   linux/amd64 -
+import-2026-11-24@sha256:cc                     application/vnd.docker  sha256:cc   1 MiB   linux/amd64 -
+registry.example/etcd:3.6                       application/vnd.docker  sha256:ee   1 MiB   linux/amd64 -
+sha256:0123                                     application/vnd.docker  sha256:cc   1 MiB   linux/amd64 -
+"""
+
+
+def test_an_old_image_leaves_the_node_under_all_its_names() -> None:
+    kept = {"kedge-operator:new", "kedge-operator:used", "kedge-operator:unknown"}
+
+    assert images.superseded(LISTING, kept) == [
+        "docker.io/library/kedge-operator:old",
+        "docker.io/library/kedge-model-server:old",
+        "import-2026-11-24@sha256:cc",
+        "sha256:0123",
+    ]
