@@ -91,7 +91,8 @@ class Traffic:
         self._news = threading.Condition()
         self._reports: list[Report] = []
         self._log: list[str] = []
-        self._log_of_pod: subprocess.Popen[str] | None = None
+        self._closed = False
+        self._stream: subprocess.Popen[str] | None = None
         self._follower: threading.Thread | None = None
 
     def start(self, rows: pathlib.Path, **changed: float | str) -> None:
@@ -101,13 +102,7 @@ class Traffic:
         (pod,) = examples.manifests(FOLDER / "traffic.yaml")
         self._kubectl.apply(_changed(pod, self._name, changed))
         self._kubectl.run("wait", "--for=condition=Ready", f"pod/{self._name}", "--timeout=60s")
-        self._log_of_pod = subprocess.Popen(
-            self._kubectl.command("logs", "--follow", f"pod/{self._name}"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._follower = threading.Thread(target=self._follow, args=(self._log_of_pod,), daemon=True)
+        self._follower = threading.Thread(target=self._follow, daemon=True)
         self._follower.start()
 
     def wait(self, holds: Callable[[Report], bool], *, within: float, what: str) -> Report:
@@ -152,8 +147,11 @@ class Traffic:
 
     def close(self) -> None:
         """Stops to listen, whatever the client does."""
-        if self._log_of_pod is not None and self._follower is not None:
-            self._log_of_pod.terminate()
+        with self._news:
+            self._closed = True
+            if self._stream is not None:
+                self._stream.terminate()
+        if self._follower is not None:
             self._follower.join()
 
     def _configure(self, name: str, path: pathlib.Path, key: str) -> None:
@@ -162,10 +160,31 @@ class Traffic:
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {key: path.read_text()}}
         )
 
-    def _follow(self, process: subprocess.Popen[str]) -> None:
-        with process:
-            for line in process.stdout or ():
+    def _follow(self) -> None:
+        """Reads the client's lines as they come.
+
+        By `kubectl attach`, since following a log takes an inotify instance of the machine, of which several
+        clusters together need more than there are. Each line tells everything so far, so that none that is
+        missed between two streams matters, and the last one stays in the log.
+        """
+        while (stream := self._new_stream()) is not None:
+            with stream:
+                for line in stream.stdout or ():
+                    self._note(line)
+            for line in self._kubectl.attempt("logs", f"pod/{self._name}", "--tail=1").stdout.splitlines():
                 self._note(line)
+
+    def _new_stream(self) -> subprocess.Popen[str] | None:
+        with self._news:
+            if self._closed or (self.last is not None and self.last.is_summary):
+                return None
+            self._stream = subprocess.Popen(
+                self._kubectl.command("attach", f"pod/{self._name}"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            return self._stream
 
     def _note(self, line: str) -> None:
         with self._news:

@@ -23,7 +23,7 @@ def release() -> dict[str, str]:
 
 
 def test_the_release_passes_its_own_test(release: dict[str, str]) -> None:
-    tested = run("helm", "test", release["name"], "--namespace", release["namespace"], "--timeout=90s", "--logs")
+    tested = run("helm", "test", release["name"], "--namespace", release["namespace"], "--timeout=90s")
 
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
