@@ -65,18 +65,25 @@ class Children:
                 await self.api.delete(resource, self.owner.namespace, name, uid=existing["metadata"]["uid"])
 
 
-async def names_taken(api: KubernetesApi, owner: Owner, find: Find) -> tuple[str, ...]:
+async def names_taken(api: KubernetesApi, owner: Owner, find: Find, *, declared: str) -> tuple[str, ...]:
     """Returns the objects of somebody else that bear a name which Kedge needs, as `Kind name`."""
+    workload = names.workload_name(owner, declared)
+    needed = (
+        (kubernetes_api.SERVICES, owner.name),
+        (kubernetes_api.DISRUPTION_BUDGETS, owner.name),
+        (kubernetes_api.CONTROLLER_REVISIONS, workload),
+        (kubernetes_api.DEPLOYMENTS, workload),
+    )
     taken = []
-    for resource in (kubernetes_api.SERVICES, kubernetes_api.DISRUPTION_BUDGETS):
-        if find(resource, owner.name) is not None:
+    for resource, name in needed:
+        if find(resource, name) is not None:
             continue
         try:
-            found = await api.get(resource, owner.namespace, owner.name)
+            found = await api.get(resource, owner.namespace, name)
         except kubernetes_api.NotFoundError:
             continue
         if not is_owned(found, owner.uid):
-            taken.append(f"{resource.kind} {owner.name}")
+            taken.append(f"{resource.kind} {name}")
     return tuple(taken)
 
 

@@ -81,9 +81,11 @@ class Reconciler:
         if (wait := self._until_poll(key, before, metadata["generation"])) > 0:
             return wait
 
+        declared = self._declared(spec, key, owner)
+        snapshot = await self._observe(key, owner, spec, before, declared.hash)
         writer = children.Children(self._api, owner, self._finder(key, owner), self._cache.put)
-        declared = await self._declared(writer, spec, key, owner)
-        snapshot = await self._observe(key, owner, spec, before)
+        if declared.hash not in snapshot.revisions and not snapshot.conflicts:
+            await writer.remember(declared)
         decision = decisions.decide(
             decisions.Input(
                 spec=spec,
@@ -121,21 +123,22 @@ class Reconciler:
         self._next_poll[key] = self._now() + decision.look_again_seconds
         return decision.look_again_seconds
 
-    async def _declared(
-        self, writer: children.Children, spec: specs.ModelDeploymentSpec, key: Key, owner: Owner
-    ) -> Revision:
-        """Returns the declared revision as it is remembered, after remembering it if it is new."""
+    def _declared(self, spec: specs.ModelDeploymentSpec, key: Key, owner: Owner) -> Revision:
+        """Returns the declared revision as it is remembered, or as it is to be if it is new."""
         known = self._revisions(key, owner)
         found = known.get(revisions.revision_hash(spec))
         if found is not None:
             return found
         sequence = 1 + max((revision.sequence for revision in known.values()), default=0)
-        declared = revisions.declare(spec, default_image=self._settings.model_server_image, sequence=sequence)
-        await writer.remember(declared)
-        return declared
+        return revisions.declare(spec, default_image=self._settings.model_server_image, sequence=sequence)
 
     async def _observe(
-        self, key: Key, owner: Owner, spec: specs.ModelDeploymentSpec, before: ModelDeploymentStatus
+        self,
+        key: Key,
+        owner: Owner,
+        spec: specs.ModelDeploymentSpec,
+        before: ModelDeploymentStatus,
+        declared: str,
     ) -> Snapshot:
         pods = tuple(cluster.pod_view(pod) for pod in self._cache.children(kubernetes_api.PODS, key))
         find = self._finder(key, owner)
@@ -149,7 +152,7 @@ class Reconciler:
             },
             selected=None if service is None else routing.selected_revision(service),
             revisions=self._revisions(key, owner),
-            conflicts=await children.names_taken(self._api, owner, find),
+            conflicts=await children.names_taken(self._api, owner, find, declared=declared),
         )
         return await self._measured(snapshot, spec, before) if decisions.measured_pods_matter(before) else snapshot
 

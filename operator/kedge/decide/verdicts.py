@@ -103,7 +103,7 @@ def judge(case: Case) -> tuple[Judgement, ...]:
     """Returns the judgement of every objective of a candidate, in the order of the spec."""
     threshold = alpha.threshold(case.share, 1)
     return tuple(
-        _judge_one(case, objective, _evidence(case.memory, objective, case.judged), threshold)
+        _held_back(case, _judge_one(case, objective, _evidence(case.memory, objective, case.judged), threshold))
         for objective in case.spec.objectives
     )
 
@@ -151,6 +151,18 @@ def _judge_one(case: Case, objective: specs.Objective, log_e: float, log_thresho
         detectable=power.detectable_fraction(total, objective.budget, case.share) if is_target and total else None,
         message=message,
     )
+
+
+def _held_back(case: Case, judgement: Judgement) -> Judgement:
+    """Returns the judgement of a candidate; it does not pass while the evidence leans against it.
+
+    An e-value above 1 says that the requests are likelier under a violation. It is no ground to reject, for
+    chance does that too, but chance is outweighed by more requests, and a violation is not.
+    """
+    if judgement.verdict is not Verdict.PASS or judgement.log_e <= 0:
+        return judgement
+    message = f"{_measured(case, judgement.objective)}: more requests must show whether that is chance"
+    return dataclasses.replace(judgement, verdict=Verdict.INSUFFICIENT_DATA, message=message)
 
 
 def _not_failed(case: Case, objective: specs.Objective) -> tuple[Verdict, str]:

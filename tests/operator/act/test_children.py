@@ -70,9 +70,13 @@ async def test_only_what_belongs_to_somebody_else_is_a_taken_name() -> None:
     def nothing_seen_yet(_resource: Resource, _name: str) -> None:
         return None
 
-    assert await names_taken(api, OWNER, nothing_seen_yet) == ()
+    assert await names_taken(api, OWNER, nothing_seen_yet, declared=NEW.hash) == ()
     ours = {"metadata": {"name": "churn", "namespace": "prod", "ownerReferences": [OWNER.reference()]}}
     api.put(kubernetes_api.SERVICES, ours)
-    assert await names_taken(api, OWNER, nothing_seen_yet) == ()
+    assert await names_taken(api, OWNER, nothing_seen_yet, declared=NEW.hash) == ()
     api.put(kubernetes_api.DISRUPTION_BUDGETS, {"metadata": {"name": "churn", "namespace": "prod"}})
-    assert await names_taken(api, OWNER, nothing_seen_yet) == ("PodDisruptionBudget churn",)
+    assert await names_taken(api, OWNER, nothing_seen_yet, declared=NEW.hash) == ("PodDisruptionBudget churn",)
+    workload = f"churn-{NEW.hash}"
+    api.put(kubernetes_api.DEPLOYMENTS, {"metadata": {"name": workload, "namespace": "prod"}})
+    taken = await names_taken(api, OWNER, nothing_seen_yet, declared=NEW.hash)
+    assert taken == ("PodDisruptionBudget churn", f"Deployment {workload}")

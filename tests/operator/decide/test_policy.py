@@ -517,3 +517,22 @@ def test_running_pods_keep_their_histogram_edges_and_new_ones_get_todays() -> No
     world.tick()
     world.tick()
     assert world.workloads[TWO].latency_edges_milliseconds == (70,)
+
+
+def test_a_step_does_not_pass_while_the_evidence_leans_against_the_candidate() -> None:
+    """Five bad requests in 130 are four times the budget, and still too few to reject by."""
+    few = {"minimumRequests": 20, "steps": [{"weightPercent": 25, "minimumSeconds": 5}]}
+    world = in_step(0, rollout=few)
+    world.serve(requests=120, bad=0.17)
+    for _ in range(5):
+        world.tick()
+        assert world.status.objectives[0].verdict == "InsufficientData"
+        assert "3.846 % of 130 requests failed, objective 1 %: more" in world.status.objectives[0].message
+        assert world.status.candidate_revision == TWO
+    world.run_until(promoted, requests=400)
+
+
+def test_a_step_that_the_evidence_leans_against_rolls_back_once_that_is_no_chance() -> None:
+    few = {"minimumRequests": 20, "steps": [{"weightPercent": 25, "minimumSeconds": 5}]}
+    world = in_step(0, rollout=few)
+    world.run_until(rolled_back, requests=120, bad=0.1)
