@@ -15,6 +15,9 @@ LATENCY = {
     "indicator": {"type": "Latency", "thresholdMilliseconds": 50},
     "targetPercent": "90",
 }
+NOT_WORSE = [
+    {"name": "not-worse", "indicator": {"type": "Availability"}, "compareTo": "Stable", "tolerancePercent": "2"}
+]
 AVAILABILITY = {"name": "availability", "indicator": {"type": "Availability"}, "targetPercent": "99"}
 
 
@@ -92,19 +95,11 @@ def test_one_that_runs_out_of_memory_under_real_batches(world: World, tell: Tell
 
 def test_one_that_is_worse_than_the_stable_version(world: World, tell: Tell) -> None:
     """Nobody knows what is normal here: the stable version itself fails on one request in nine."""
-    objectives = [
-        {
-            "name": "not-worse",
-            "indicator": {"type": "Availability"},
-            "compareTo": "Stable",
-            "tolerancePercent": "2",
-        }
-    ]
-    stable = world.serve("v3", objectives=objectives)
+    stable = world.serve("v3", objectives=NOT_WORSE)
     users = world.users()
     since = now()
 
-    world.declare("smoke-test", objectives=objectives)
+    world.declare("smoke-test", objectives=NOT_WORSE)
     rejected = world.assert_rolled_back(stable, reason="ObjectiveFailed", evidence="tolerance 2 %", since=since)
 
     counted = users.stop()
@@ -113,18 +108,10 @@ def test_one_that_is_worse_than_the_stable_version(world: World, tell: Tell) -> 
 
 
 def test_one_that_fails_no_more_than_the_stable_version_is_not_taken_back(world: World) -> None:
-    objectives = [
-        {
-            "name": "not-worse",
-            "indicator": {"type": "Availability"},
-            "compareTo": "Stable",
-            "tolerancePercent": "2",
-        }
-    ]
-    stable = world.serve("v3", objectives=objectives)
+    stable = world.serve("v3", objectives=NOT_WORSE)
     users = world.users()
 
-    world.declare("v3", objectives=objectives, server_env=[{"name": "TUNED", "value": "yes"}])
+    world.declare("v3", objectives=NOT_WORSE, server_env=[{"name": "TUNED", "value": "yes"}])
     status = world.wait_for({"Ready": "True"})
 
     counted = users.stop()

@@ -5,7 +5,7 @@ Level-triggered: whatever woke it, it looks at everything and goes on from what 
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import httpx
 import pydantic
@@ -81,8 +81,9 @@ class Reconciler:
         if (wait := self._until_poll(key, before, metadata["generation"])) > 0:
             return wait
 
-        declared = self._declared(spec, key, owner)
-        snapshot = await self._observe(key, owner, spec, before, declared.hash)
+        known = self._revisions(key, owner)
+        declared = self._declared(spec, known)
+        snapshot = await self._observe(key, owner, spec, before, known=known, declared=declared.hash)
         writer = children.Children(self._api, owner, self._finder(key, owner), self._cache.put)
         if declared.hash not in snapshot.revisions and not snapshot.conflicts:
             await writer.remember(declared)
@@ -123,9 +124,8 @@ class Reconciler:
         self._next_poll[key] = self._now() + decision.look_again_seconds
         return decision.look_again_seconds
 
-    def _declared(self, spec: specs.ModelDeploymentSpec, key: Key, owner: Owner) -> Revision:
+    def _declared(self, spec: specs.ModelDeploymentSpec, known: Mapping[str, Revision]) -> Revision:
         """Returns the declared revision as it is remembered, or as it is to be if it is new."""
-        known = self._revisions(key, owner)
         found = known.get(revisions.revision_hash(spec))
         if found is not None:
             return found
@@ -138,6 +138,8 @@ class Reconciler:
         owner: Owner,
         spec: specs.ModelDeploymentSpec,
         before: ModelDeploymentStatus,
+        *,
+        known: Mapping[str, Revision],
         declared: str,
     ) -> Snapshot:
         pods = tuple(cluster.pod_view(pod) for pod in self._cache.children(kubernetes_api.PODS, key))
@@ -151,7 +153,7 @@ class Reconciler:
                 if children.is_owned(item, owner.uid)
             },
             selected=None if service is None else routing.selected_revision(service),
-            revisions=self._revisions(key, owner),
+            revisions=known,
             conflicts=await children.names_taken(self._api, owner, find, declared=declared),
         )
         return await self._measured(snapshot, spec, before) if decisions.measured_pods_matter(before) else snapshot

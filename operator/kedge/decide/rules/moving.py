@@ -1,7 +1,5 @@
 """Rules that move a rollout on, each behind all the gates before it in the policy."""
 
-import dataclasses
-
 from kedge.api.conditions import Reason
 from kedge.decide import counting, times
 from kedge.decide.rules import outcomes
@@ -25,13 +23,8 @@ def the_guard_ends(situation: Situation) -> Outcome | None:
     message = f"{situation.stable} kept its objectives for as long as it was guarded"
     if not over:
         message = f"the guard of {situation.stable} ends since another revision is declared"
-    return dataclasses.replace(
-        outcomes.stay(situation, Reason.GUARD_ENDED, message),
-        previous=None,
-        rollout=None,
-        events=(Event(EventType.NORMAL, Reason.GUARD_ENDED, message),),
-        moved=True,
-    )
+    event = Event(EventType.NORMAL, Reason.GUARD_ENDED, message)
+    return outcomes.ended(situation, Reason.GUARD_ENDED, message, events=(event,))
 
 
 def the_candidate_takes_over(situation: Situation) -> Outcome | None:

@@ -46,6 +46,12 @@ def with_rollout(
     return dataclasses.replace(stayed, rollout=rollout, events=events, moved=moved)
 
 
+def ended(situation: Situation, reason: Reason, message: str, *, events: tuple[Event, ...]) -> Outcome:
+    """Returns the present state without a rollout: neither a candidate nor a revision to go back to."""
+    stayed = stay(situation, reason, message)
+    return dataclasses.replace(stayed, candidate=None, previous=None, rollout=None, events=events, moved=True)
+
+
 def wait(situation: Situation, reason: Reason, message: str, *, stalled: bool = False) -> Outcome:
     """Returns the present state, which says what it waits for."""
     rollout = changed(situation, waiting_for=reason)
@@ -93,16 +99,9 @@ def at_step(situation: Situation, index: int, *, events: tuple[Event, ...] = ())
 def promoted(situation: Situation) -> Outcome:
     """Returns the state in which the candidate is the stable revision, guarded if there is one to go back to."""
     message = f"{situation.candidate} is the stable revision"
-    promoted = Outcome(
-        stable=situation.candidate,
-        candidate=None,
-        previous=None,
-        rejected=situation.status.rejected_revisions,
-        rollout=None,
-        reason=Reason.PROMOTED,
-        message=message,
-        events=(Event(EventType.NORMAL, Reason.PROMOTED, message),),
-        moved=True,
+    event = Event(EventType.NORMAL, Reason.PROMOTED, message)
+    promoted = dataclasses.replace(
+        ended(situation, Reason.PROMOTED, message, events=(event,)), stable=situation.candidate
     )
     guard = situation.spec.rollout.guard
     if situation.stable is None or guard.duration_seconds == 0:
@@ -126,17 +125,8 @@ def promoted(situation: Situation) -> Outcome:
 def cancelled(situation: Situation) -> Outcome:
     """Returns the state without the candidate, which is not rejected."""
     message = f"{situation.candidate} is not declared any more"
-    return Outcome(
-        stable=situation.stable,
-        candidate=None,
-        previous=None,
-        rejected=situation.status.rejected_revisions,
-        rollout=None,
-        reason=Reason.ROLLOUT_CANCELLED,
-        message=message,
-        events=(Event(EventType.NORMAL, Reason.ROLLOUT_CANCELLED, message),),
-        moved=True,
-    )
+    event = Event(EventType.NORMAL, Reason.ROLLOUT_CANCELLED, message)
+    return ended(situation, Reason.ROLLOUT_CANCELLED, message, events=(event,))
 
 
 def rolled_back(situation: Situation, reason: Reason, message: str, *, objective: str | None = None) -> Outcome:
@@ -152,21 +142,12 @@ def rolled_back(situation: Situation, reason: Reason, message: str, *, objective
     )
     kept = (*situation.status.rejected_revisions, rejected)[-situation.spec.rollout.history_limit :]
     told = f"serving {serving}; rejected {rejected.revision}: {rejected.message}"
-    return Outcome(
-        stable=serving,
-        candidate=None,
-        previous=None,
-        rejected=kept,
-        rollout=None,
-        reason=reason,
-        message=told,
-        events=(
-            Event(EventType.WARNING, reason, f"{rejected.revision}: {rejected.message}"),
-            Event(EventType.WARNING, Reason.ROLLED_BACK, told),
-        ),
-        moved=True,
-        stalled=True,
-        degraded=True,
+    events = (
+        Event(EventType.WARNING, reason, f"{rejected.revision}: {rejected.message}"),
+        Event(EventType.WARNING, Reason.ROLLED_BACK, told),
+    )
+    return dataclasses.replace(
+        ended(situation, reason, told, events=events), stable=serving, rejected=kept, stalled=True, degraded=True
     )
 
 
