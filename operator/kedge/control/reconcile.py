@@ -163,9 +163,10 @@ class Reconciler:
     ) -> Snapshot:
         judged = {before.stable_revision, before.candidate_revision}
         asked = [pod for pod in snapshot.pods if pod.revision in judged and _can_be_read(pod)]
-        samples, unmeasured = await scrape.scrape(self._http, asked, decisions.indicators(spec))
-        self._metrics.unmeasured_pods.inc(len(unmeasured))
-        return snapshot.measured(samples, unmeasured)
+        due = decisions.distributions_are_due(spec, before, self._now())
+        read = await scrape.scrape(self._http, asked, scrape.Wanted(decisions.indicators(spec), distributions=due))
+        self._metrics.unmeasured_pods.inc(len(read.unmeasured))
+        return snapshot.measured(read.samples, read.unmeasured, read.distributions)
 
     async def _tell(self, owner: Owner, told: tuple[Event, ...]) -> None:
         for event in told:

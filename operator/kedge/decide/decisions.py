@@ -6,13 +6,11 @@ from kedge.api import specs
 from kedge.api.conditions import ConditionType, Reason
 from kedge.api.levers import Levers
 from kedge.api.statuses import Memory, ModelDeploymentStatus, ObjectiveStatus, RolloutStatus
-from kedge.decide import conditions, counting, evidence, policy, situations, verdicts
+from kedge.decide import conditions, counting, drifts, evidence, policy, situations, verdicts
+from kedge.decide.judgements import Case, Judgement, Verdict, percent
 from kedge.decide.situations import Event, EventType, Outcome, Phase, Situation
-from kedge.decide.verdicts import Judgement, Verdict
 from kedge.desired import plans, routing
 from kedge.observe.snapshot import Snapshot, WorkloadView
-
-REQUESTS = specs.Indicator(type=specs.IndicatorType.AVAILABILITY)
 
 GUARD_INTERVAL_SECONDS = 10.0
 """The least time between two polls of a guarded revision: it lasts for an hour, and each poll writes status."""
@@ -93,9 +91,14 @@ def measured_pods_matter(status: ModelDeploymentStatus) -> bool:
 
 def indicators(spec: specs.ModelDeploymentSpec) -> tuple[specs.Indicator, ...]:
     """Returns what is to be counted: every objective's indicator, and requests, to tell the achieved share by."""
-    distinct = {objective.indicator.key: objective.indicator for objective in spec.objectives}
-    distinct.setdefault(REQUESTS.key, REQUESTS)
+    counted = (objective.indicator for objective in spec.objectives if not objective.indicator.is_drift)
+    distinct = {indicator.key: indicator for indicator in (*counted, specs.REQUESTS)}
     return tuple(distinct.values())
+
+
+def distributions_are_due(spec: specs.ModelDeploymentSpec, status: ModelDeploymentStatus, now: float) -> bool:
+    """Tells whether the pods' histograms are to be read at this poll too."""
+    return status.rollout is not None and drifts.due(spec, status.rollout.memory, now)
 
 
 def _judge(given: Input) -> tuple[Memory, tuple[Judgement, ...]]:
@@ -109,11 +112,11 @@ def _judge(given: Input) -> tuple[Memory, tuple[Judgement, ...]]:
     memory, increments = counting.count(rollout.memory, given.snapshot, candidate=judged)
     take = evidence.watch if guarded else evidence.add
     memory = take(memory, given.spec.objectives, evidence.Poll(increments, judged, stable))
-    case = verdicts.Case(given.spec, memory, given.snapshot, judged, stable)
-    if guarded:
-        judgements = verdicts.judge_guarded(case, poll_seconds=_poll_seconds(given.spec, rollout))
-    else:
-        judgements = verdicts.judge(case)
+    case = Case(given.spec, memory, given.snapshot, judged, stable, guarded)
+    memory = drifts.look(case, given.now)
+    judgements = verdicts.judge(
+        dataclasses.replace(case, memory=memory), poll_seconds=_poll_seconds(given.spec, rollout)
+    )
     return verdicts.remember_failures(memory, judgements), judgements
 
 
@@ -180,9 +183,9 @@ def _objectives(
 
 
 def _achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str | None:
-    ours = counting.of(memory, REQUESTS.key, candidate).step_total
-    everything = ours + counting.of(memory, REQUESTS.key, stable).step_total
-    return verdicts.percent(ours / everything) if everything else None
+    ours = counting.of(memory, specs.REQUESTS.key, candidate).step_total
+    everything = ours + counting.of(memory, specs.REQUESTS.key, stable).step_total
+    return percent(ours / everything) if everything else None
 
 
 def _alerts(situation: Situation) -> tuple[Event, ...]:

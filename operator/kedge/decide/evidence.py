@@ -8,7 +8,7 @@ from kedge.api import specs
 from kedge.api.statuses import Memory, NamedState
 from kedge.decide import counting
 from kedge.decide.counting import Increment
-from kedge.decide.statistics import design_effect, guard, ratio, two_sample
+from kedge.decide.statistics import design_effect, guard, two_sample
 
 NOTHING = (0, 0)
 
@@ -81,13 +81,6 @@ def effect(memory: Memory, indicator: str, judged: str) -> float:
     counts = counting.of(memory, indicator, judged)
     poll_size = counts.total / memory.polls if memory.polls else 0.0
     return design_effect.design_effect(_spread(_states(memory.spreads).get(indicator)), poll_size=poll_size)
-
-
-def against_target(memory: Memory, objective: specs.Objective, judged: str) -> float:
-    """Returns the log e-value against "the bad fraction is within the budget"."""
-    counts = counting.of(memory, objective.indicator.key, judged)
-    divisor = effect(memory, objective.indicator.key, judged)
-    return ratio.log_e_value(counts.bad / divisor, counts.total / divisor, objective.budget)
 
 
 def against_stable(memory: Memory, objective: specs.Objective) -> float:
