@@ -317,9 +317,8 @@ def _pairs(case: Case, ours: Mapping[str, Histogram], theirs: Mapping[str, Histo
 
 def _rows_in_request(read: Distributions, window: Window, live: Mapping[str, Histogram]) -> float:
     """Returns the design effect of rows that come in one request: they may all be alike, so they count as one."""
-    requests = read.requests - window.requests
     rows = max((sum(one.rows) for one in live.values()), default=0)
-    return max(1.0, rows / requests) if requests > 0 else 1.0
+    return max(1.0, rows / max(1, read.requests - window.requests))
 
 
 def _measure(objective: specs.Objective) -> specs.DriftMeasure:

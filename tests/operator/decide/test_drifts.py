@@ -1,0 +1,207 @@
+from typing import Any
+
+import pytest
+from tests.operator.worlds import World, revision_of, serving, spec
+
+from kedge.api.conditions import ConditionType, Reason
+from kedge.api.statuses import ObjectiveStatus
+
+ONE, TWO = revision_of("1"), revision_of("2")
+UNIFORM = [100] * 10
+LIKE_IT = [10] * 10
+SHIFTED = [0] * 5 + [20] * 5
+TILTED = [11, 9] * 5
+"""Off the reference by a PSI of 0.01."""
+AVAILABILITY = {"name": "availability", "indicator": {"type": "Availability"}, "targetPercent": "99"}
+
+
+def drift(kind: str = "FeatureDrift", **changes: Any) -> dict[str, Any]:
+    return {"name": "drift", "indicator": {"type": kind}, "maximum": "0.2", "action": "Alert"} | changes
+
+
+def rolling(objective: dict[str, Any], version: str = "2", **changes: Any) -> World:
+    """Returns a world in which the second version serves at its first step, with nothing counted yet."""
+    declared: dict[str, Any] = {"objectives": [AVAILABILITY, objective]} | changes
+    declared["metrics"] = {"intervalSeconds": 5, "driftIntervalSeconds": 10}
+    world = serving(**declared)
+    world.declare(spec(version, **declared))
+    world.run_until(lambda w: w.status.rollout is not None and w.status.rollout.serving_since is not None)
+    return world
+
+
+def run(world: World, ticks: int = 8, *, requests: int = 600, **rows: Any) -> None:
+    """Lets users send rows, in requests of one row each unless told otherwise."""
+    counted = {"name": "feature age", "rows": LIKE_IT, "reference": UNIFORM} | rows
+    for _ in range(ticks):
+        world.count_rows(**counted)
+        world.serve(requests=requests)
+        world.tick()
+
+
+def told(world: World, name: str = "drift") -> ObjectiveStatus:
+    return next(one for one in world.status.objectives if one.name == name)
+
+
+def test_rows_like_the_profile_pass_with_their_evidence() -> None:
+    world = rolling(drift())
+    run(world, ticks=3, requests=300)
+    verdict = told(world)
+    assert verdict.verdict == "Pass"
+    assert (verdict.histogram, verdict.distance) == ("feature age", "0")
+    assert float(verdict.distance_threshold or 0) > 0.2
+    assert verdict.message.startswith("PSI of feature age is 0 over ")
+
+
+def test_drift_that_only_alerts_is_told_once_and_stops_nothing() -> None:
+    world = rolling(drift())
+    run(world, rows=SHIFTED, ticks=30)
+    assert len(world.told(Reason.OBJECTIVE_ALERT)) == 1
+    assert "PSI of feature age" in world.told(Reason.OBJECTIVE_ALERT)[0]
+    assert world.status.stable_revision == TWO
+
+
+def test_drift_on_hold_keeps_the_step() -> None:
+    world = rolling(drift(action="Hold"))
+    run(world, rows=SHIFTED, ticks=30)
+    assert world.status.candidate_revision == TWO
+    assert world.reason() == Reason.OBJECTIVE_ON_HOLD
+
+
+def test_answers_that_differ_from_stables_in_the_same_period_roll_back() -> None:
+    world = rolling(drift("PredictionDrift", compareTo="Stable", action="Rollback"))
+    run(world, name="prediction predict", rows=SHIFTED, stable=LIKE_IT, ticks=30)
+    assert world.status.stable_revision == ONE
+    rejected = world.status.rejected_revisions[-1]
+    assert (rejected.revision, rejected.objective) == (TWO, "drift")
+    assert "PSI of prediction predict" in rejected.message
+
+
+def test_inputs_that_both_revisions_see_are_not_the_candidates_fault() -> None:
+    world = rolling(drift(compareTo="Stable", action="Rollback"))
+    run(world, rows=SHIFTED, stable=SHIFTED, ticks=30)
+    assert world.status.stable_revision == TWO
+    assert told(world).verdict == "Pass"
+
+
+def test_what_stable_counted_before_the_rollout_is_no_part_of_the_comparison() -> None:
+    declared: dict[str, Any] = {"objectives": [AVAILABILITY, drift(compareTo="Stable", action="Rollback")]}
+    world = serving(**declared)
+    for _ in range(50):
+        world.count_rows("feature age", LIKE_IT, reference=UNIFORM)
+    world.declare(spec("2", **declared))
+    world.run_until(lambda w: w.status.rollout is not None and w.status.rollout.serving_since is not None)
+    run(world, rows=SHIFTED, stable=SHIFTED, ticks=30)
+    assert world.status.stable_revision == TWO
+
+
+def test_too_few_rows_say_nothing_and_hold_the_step() -> None:
+    world = rolling(drift(action="Hold"))
+    run(world, rows=[0, 0, 0, 0, 1, 0, 0, 0, 0, 0], ticks=4)
+    assert told(world).verdict == "InsufficientData"
+    assert "too few rows" in told(world).message
+    assert world.status.candidate_revision == TWO
+
+
+def test_a_hundred_rows_in_one_request_say_no_more_than_one() -> None:
+    alike, apart = rolling(drift()), rolling(drift())
+    run(apart, rows=SHIFTED, ticks=2, requests=300)
+    run(alike, rows=SHIFTED, ticks=2, requests=3)
+    assert told(apart).verdict == "Fail"
+    assert told(alike).verdict == "InsufficientData"
+
+
+def test_a_feature_that_never_varies_is_no_reason_to_wait() -> None:
+    world = rolling(drift())
+    run(world, rows=[100, 0, 0], reference=[1000, 0, 0], ticks=4)
+    assert told(world).verdict == "Pass"
+
+
+def test_a_model_without_a_profile_is_told_how_to_get_one() -> None:
+    world = rolling(drift(action="Hold"))
+    for _ in range(6):
+        world.serve(requests=600)
+        world.tick()
+    assert told(world).verdict == "ProviderError"
+    assert "kedge-server package --reference" in told(world).message
+    assert world.reason() == Reason.METRICS_UNAVAILABLE
+
+
+def test_other_bins_than_stables_are_not_compared() -> None:
+    world = rolling(drift("PredictionDrift", compareTo="Stable", action="Hold"))
+    for _ in range(6):
+        for pod in world.pods.values():
+            rows = LIKE_IT if pod.revision == ONE else [20] * 5
+            world.counters[pod.uid].add_rows("prediction predict", rows, rows)
+        world.serve(requests=600)
+        world.tick()
+    assert told(world).verdict == "ProviderError"
+    assert "--bins-of" in told(world).message
+
+
+@pytest.mark.parametrize("version", [ONE, TWO])
+def test_a_restarted_process_begins_a_new_comparison_and_no_false_one(version: str) -> None:
+    world = rolling(drift(compareTo="Stable", action="Rollback"), rollout={"stepDeadlineSeconds": 600})
+    run(world, ticks=3)
+    restarted = next(uid for uid, pod in world.pods.items() if pod.revision == version)
+    world.counters[restarted] = type(world.counters[restarted])(started_at="2")
+    run(world, ticks=40)
+    assert world.status.stable_revision == TWO
+
+
+def test_an_unread_pod_delays_a_look_and_loses_nothing() -> None:
+    world = rolling(drift(action="Hold"))
+    run(world, ticks=2)
+    world.unmeasurable.add(TWO)
+    run(world, ticks=4)
+    assert told(world).verdict == "ProviderError"
+    world.unmeasurable.clear()
+    run(world, ticks=4)
+    assert told(world).verdict == "Pass"
+
+
+def test_histograms_are_read_no_more_often_than_declared() -> None:
+    world = rolling(drift(), rollout={"steps": [{"weightPercent": 50, "minimumSeconds": 100}]})
+    reads = []
+    for _ in range(10):
+        world.count_rows("feature age", LIKE_IT, reference=UNIFORM)
+        world.serve(requests=300)
+        reads.append(world.snapshot().distributions is not None)
+        world.tick()
+    assert reads.count(True) == 5
+
+
+def test_a_failure_is_kept_when_later_rows_are_like_the_profile_again() -> None:
+    world = rolling(drift(action="Hold"))
+    run(world, rows=SHIFTED, ticks=4)
+    said = told(world).message
+    run(world, ticks=60)
+    assert (told(world).verdict, told(world).message) == ("Fail", said)
+
+
+GUARD = {"guard": {"durationSeconds": 36_000, "warmReplicas": 1, "meanHoursBetweenFalseAlarms": 720}}
+
+
+def guarding(objective: dict[str, Any]) -> World:
+    world = rolling(objective, rollout=GUARD)
+    world.run_until(lambda w: w.status.rollout is not None and w.status.rollout.phase == "Step")
+    for _ in range(60):
+        if world.status.rollout is not None and world.status.rollout.phase == "Guard":
+            return world
+        run(world, ticks=1, name="prediction predict")
+    raise AssertionError(world.status.message)
+
+
+def test_a_guard_finds_answers_that_drift_long_after_promotion() -> None:
+    world = guarding(drift("PredictionDrift", action="Rollback"))
+    run(world, name="prediction predict", ticks=200)
+    assert world.status.stable_revision == TWO
+    run(world, name="prediction predict", rows=SHIFTED, ticks=20)
+    assert world.status.stable_revision == ONE
+    assert "after promotion" in world.status.rejected_revisions[-1].message
+
+
+def test_a_guard_lets_a_little_drift_pass_for_hours() -> None:
+    world = guarding(drift("PredictionDrift", action="Rollback"))
+    run(world, name="prediction predict", rows=TILTED, ticks=1000)
+    assert world.status.stable_revision == TWO
+    assert world.condition(ConditionType.READY) == "True"
