@@ -137,6 +137,7 @@ def _add_package(commands: Any, environment: Mapping[str, str]) -> None:
     add("model-name", _name, "name of the model", required=True)
     add("model-version", _name, "version of the model", "1")
     add("golden-rows", _count, "rows to keep with their answers", 20)
+    add("bins-of", Path, "package of an earlier version: take its bins, so that live data of both can be compared")
     add("trusted-type", str, "type to trust besides scikit-learn's and numpy's own", repeatable=True)
     _add_common(add)
     command.set_defaults(run=_package)
@@ -260,8 +261,9 @@ def _package(options: argparse.Namespace) -> int:
             version=options.model_version,
             golden_rows=options.golden_rows,
             trusted_types=trusted,
+            bins_of=options.bins_of,
         )
-    except ValueError as exc:
+    except (ValueError, OSError) as exc:
         print(f"kedge-server: {exc}", file=sys.stderr)  # noqa: T201
         return 2
     print(digest)  # noqa: T201

@@ -116,23 +116,25 @@ class World:
             conflicts=self.conflicts,
         )
 
-    def decide(self) -> Decision:
+    def given(self) -> decisions.Input:
+        """Returns everything that the next decision depends on."""
         if self.declared not in self.revisions:
             self.revisions[self.declared] = revisions.declare(
                 self.spec, default_image="server:1", sequence=len(self.revisions) + 1
             )
-        return decisions.decide(
-            decisions.Input(
-                spec=self.spec,
-                generation=self.generation,
-                declared=self.declared,
-                selector="kedge.dev/model-deployment=churn",
-                levers=self.levers,
-                status=self.status,
-                snapshot=self.snapshot(),
-                now=self.now,
-            )
+        return decisions.Input(
+            spec=self.spec,
+            generation=self.generation,
+            declared=self.declared,
+            selector="kedge.dev/model-deployment=churn",
+            levers=self.levers,
+            status=self.status,
+            snapshot=self.snapshot(),
+            now=self.now,
         )
+
+    def decide(self) -> Decision:
+        return decisions.decide(self.given())
 
     def tick(self, seconds: float = 5.0) -> Decision:
         """Decides, carries the decision out, and lets time pass."""

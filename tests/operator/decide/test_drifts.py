@@ -1,10 +1,16 @@
+import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 from tests.operator.worlds import World, revision_of, serving, spec
 
 from kedge.api.conditions import ConditionType, Reason
-from kedge.api.statuses import ObjectiveStatus
+from kedge.api.statuses import Memory, ObjectiveStatus
+from kedge.decide import drifts
+from kedge.decide.judgements import Case
+from kedge.observe.snapshot import Distributions, Histogram, Snapshot
 
 ONE, TWO = revision_of("1"), revision_of("2")
 UNIFORM = [100] * 10
@@ -205,3 +211,47 @@ def test_a_guard_lets_a_little_drift_pass_for_hours() -> None:
     run(world, name="prediction predict", rows=TILTED, ticks=1000)
     assert world.status.stable_revision == TWO
     assert world.condition(ConditionType.READY) == "True"
+
+
+def alarms(rows_a_poll: int, polls: int, runs: int, *, guarded: bool, distance: float = 0.0) -> list[int | None]:
+    """Returns at which poll each of these runs called rows drifted that come from the reference's own shares."""
+    rng = np.random.default_rng(7)
+    shares = np.full(10, 0.1)
+    moved = shares + distance * np.resize([1, -1], 10)
+    declared = spec("2", objectives=[drift("PredictionDrift", maximum="0.01")], rollout={"falseRollbackPercent": "5"})
+    found: list[int | None] = []
+    for _ in range(runs):
+        memory, live = Memory(), np.zeros(10, dtype=int)
+        reference = tuple(rng.multinomial(5000, shares).tolist())
+        alarm = None
+        for poll in range(polls):
+            live += rng.multinomial(rows_a_poll, moved)
+            bins = tuple("0123456789")
+            histogram = Histogram(bins, tuple(live.tolist()), reference)
+            read = Distributions(TWO, {"pod": "1"}, int(live.sum()), {"prediction predict": histogram})
+            case = Case(declared, memory, Snapshot(distributions={TWO: read}), TWO, None, guarded)
+            memory = drifts.look(case, 1e9 + 30.0 * poll)
+            judgement = drifts.judge(dataclasses.replace(case, memory=memory), declared.objectives[0])
+            if judgement.fails:
+                alarm = poll
+                break
+        found.append(alarm)
+    return found
+
+
+def test_many_looks_at_good_rows_keep_the_declared_chance() -> None:
+    runs = 400
+    false = sum(one is not None for one in alarms(200, 60, runs, guarded=False))
+    assert false <= stats.binom.ppf(0.999, runs, 0.05)
+
+
+def test_a_guards_windows_keep_the_declared_rate() -> None:
+    # 400 polls of 30 s are 3.3 of the 720 hours that lie between two false alarms on average.
+    runs = 30
+    false = sum(one is not None for one in alarms(500, 400, runs, guarded=True))
+    assert false <= stats.binom.ppf(0.999, runs, 400 * 30 / (720 * 3600))
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_rows_that_moved_are_found_by_every_run(*, guarded: bool) -> None:
+    assert None not in alarms(500, 60, 20, guarded=guarded, distance=0.05)
