@@ -37,9 +37,14 @@ def iris_model() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(IRIS, IRIS_LABELS)
 
 
+def churn_frame() -> pd.DataFrame:
+    """A number and a string."""
+    return pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "city": ["Oslo", "Rome", "Oslo", "Rome"]})
+
+
 def churn_model() -> Any:
     """Trained on a DataFrame with a number and a string; knows the cities Oslo and Rome only."""
-    frame = pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "city": ["Oslo", "Rome", "Oslo", "Rome"]})
+    frame = churn_frame()
     columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(), ["city"])])
     return make_pipeline(columns, LogisticRegression()).fit(frame, ["stay", "leave", "stay", "leave"])
 
