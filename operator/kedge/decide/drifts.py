@@ -143,6 +143,11 @@ def _verdict(case: Case, objective: specs.Objective, state: DriftState, evidence
         return Verdict.INSUFFICIENT_DATA, f"{case.requests_in_step} of {minimum} requests in this step"
     if evidence.finding is drift.Finding.INSUFFICIENT_DATA:
         return Verdict.INSUFFICIENT_DATA, said
+    if evidence.rows < minimum:
+        return Verdict.INSUFFICIENT_DATA, f"{said}: fewer than {minimum} rows"
+    if evidence.distance > objective.largest_distance:
+        # Chance alone shows distances where there are few rows; a true one stays when more have come.
+        return Verdict.INSUFFICIENT_DATA, f"{said}: more rows must show whether that is chance"
     return Verdict.PASS, said
 
 

@@ -108,6 +108,25 @@ def test_too_few_rows_say_nothing_and_hold_the_step() -> None:
     assert world.status.candidate_revision == TWO
 
 
+def test_a_distance_above_the_maximum_does_not_pass_while_it_may_be_chance() -> None:
+    world = rolling(drift(action="Hold"), rollout={"minimumRequests": 10})
+    run(world, rows=[2, 1] * 2 + [1, 0] * 3, ticks=1, requests=80)
+    run(world, rows=[2, 1] * 2 + [1, 0] * 3, ticks=2, requests=80)
+    verdict = told(world)
+    assert float(verdict.distance or 0) > 0.2
+    assert verdict.verdict == "InsufficientData"
+    assert "more rows must show" in verdict.message
+
+
+def test_a_look_at_fewer_rows_than_a_step_needs_lets_nothing_pass() -> None:
+    world = rolling(drift(action="Hold"), rollout={"minimumRequests": 50})
+    run(world, rows=[1] * 10, ticks=3, requests=400)
+    assert told(world).verdict == "InsufficientData"
+    assert "fewer than 50 rows" in told(world).message
+    run(world, rows=[1] * 10, ticks=30, requests=400)
+    assert world.status.stable_revision == TWO
+
+
 def test_a_hundred_rows_in_one_request_say_no_more_than_one() -> None:
     alike, apart = rolling(drift()), rolling(drift())
     run(apart, rows=SHIFTED, ticks=2, requests=300)
