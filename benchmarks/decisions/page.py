@@ -193,7 +193,8 @@ def _stable(results: Results) -> str:
 Candidates that are no worse than stable, or worse by just what is tolerated, in
 {results["stable_equal"][0]["runs"]:,} rollouts of twenty minutes each. In "shared troubles" both revisions fail a
 fifth more of their requests in every other spell of twenty polls; a comparison with a target would roll back for
-that. Stable was seen for five minutes before.
+that. Stable's five minutes before are known, as its
+pods' counters tell them to the operator.
 
 {markdown.table(("traffic", "stable / candidate", "tolerance", "rolled back (upper limit)"), equal)}
 

@@ -109,9 +109,10 @@ def _judge(given: Input) -> tuple[Memory, tuple[Judgement, ...]]:
     guarded = rollout.phase == Phase.GUARD
     judged = (status.stable_revision if guarded else status.candidate_revision) or ""
     stable = None if guarded else status.stable_revision
-    memory, increments = counting.count(rollout.memory, given.snapshot, candidate=judged)
+    counted = counting.count(rollout.memory, given.snapshot, candidate=judged)
     take = evidence.watch if guarded else evidence.add
-    memory = take(memory, given.spec.objectives, evidence.Poll(increments, judged, stable))
+    poll = evidence.Poll(counted.increments, judged, stable, counted.past)
+    memory = take(counted.memory, given.spec.objectives, poll)
     case = Case(given.spec, memory, given.snapshot, judged, stable, guarded)
     memory = drifts.look(case, given.now)
     judgements = verdicts.judge(

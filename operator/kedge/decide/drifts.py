@@ -138,17 +138,24 @@ def _verdict(case: Case, objective: specs.Objective, state: DriftState, evidence
     unread = next((one for one in case.snapshot.unmeasured if one.revision == case.judged), None)
     if unread is not None or state.problem:
         return Verdict.PROVIDER_ERROR, unread.message if unread else state.problem
+    missing = _missing(case, objective, evidence)
+    return (Verdict.INSUFFICIENT_DATA, missing) if missing else (Verdict.PASS, said)
+
+
+def _missing(case: Case, objective: specs.Objective, evidence: DriftEvidence) -> str | None:
+    """Returns what an objective that nothing contradicts lacks to pass, or None."""
+    said = _said(objective, evidence)
     minimum = case.spec.rollout.minimum_requests
     if case.requests_in_step < minimum:
-        return Verdict.INSUFFICIENT_DATA, f"{case.requests_in_step} of {minimum} requests in this step"
+        return f"{case.requests_in_step} of {minimum} requests in this step"
     if evidence.finding is drift.Finding.INSUFFICIENT_DATA:
-        return Verdict.INSUFFICIENT_DATA, said
+        return said
     if evidence.rows < minimum:
-        return Verdict.INSUFFICIENT_DATA, f"{said}: fewer than {minimum} rows"
+        return f"{said}: fewer than {minimum} rows"
     if evidence.distance > objective.largest_distance:
         # Chance alone shows distances where there are few rows; a true one stays when more have come.
-        return Verdict.INSUFFICIENT_DATA, f"{said}: more rows must show whether that is chance"
-    return Verdict.PASS, said
+        return f"{said}: more rows must show whether that is chance"
+    return None
 
 
 def _said(objective: specs.Objective, evidence: DriftEvidence) -> str:

@@ -77,3 +77,30 @@ def test_a_verdict_shows_the_evidence_the_threshold_and_the_chance_it_was_given(
     assert found.alpha_percent == "0.5"
     assert float(found.log_threshold or 0) == pytest.approx(5.2983, abs=1e-4)
     assert float(found.log_e_value or 0) < 0
+
+
+def evidence_after_four_polls(*, past: int) -> float:
+    """Returns the log e-value of a candidate that fails a fifth of its requests, as stable's past are 1 % bad."""
+    objective = {
+        "name": "it",
+        "indicator": {"type": "Availability"},
+        "compareTo": "Stable",
+        "tolerancePercent": "0",
+    }
+    world = serving(objectives=[objective])
+    for uid in world.pods:
+        world.counters[uid].add("availability", past // 100, past)
+    world.declare(spec("2", objectives=[objective]))
+    world.run_until(lambda w: w.status.rollout is not None and w.status.rollout.serving_since is not None)
+    for _ in range(4):
+        world.serve(requests=20, bad=0.2, stable_bad=0.01)
+        world.tick()
+    return float(verdict(world).log_e_value or 0)
+
+
+def test_a_comparison_starts_with_what_stable_did_before() -> None:
+    assert evidence_after_four_polls(past=5000) > evidence_after_four_polls(past=0) + 0.2
+
+
+def test_what_stable_did_before_is_no_evidence_by_itself() -> None:
+    assert evidence_after_four_polls(past=10**9) < evidence_after_four_polls(past=0) + 1
