@@ -17,7 +17,7 @@ python:
 	    echo "Kedge needs Python 3.11 or newer as '$(PYTHON)'; name another one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 
 .PHONY: demo
-demo: up venv images ## Show a good model being promoted and a bad one rolled back, on a local cluster
+demo: up venv images ## Show a good model being promoted and bad ones rolled back, on a local cluster
 	@$(BIN)/python -m hack.demo
 
 # The cluster comes first: it needs nothing but Python, and says at once what this machine lacks.

@@ -17,7 +17,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures
 
 from kedge_server import packing
 
@@ -36,12 +36,6 @@ def trained_on_a_hundred_rows(rows: Matrix, labels: Labels) -> Any:
     """Raises on more than half of the rows."""
     model = make_pipeline(OneHotEncoder(handle_unknown="error"), LogisticRegression(max_iter=500))
     return model.fit(rows[:100], labels[:100])
-
-
-def trained_on_the_first_shelf(rows: Matrix, labels: Labels) -> Any:
-    """Has seen the digits from 0 to 4 only, and answers every request with one of them: no error tells."""
-    known = labels < 5
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(rows[known], labels[known])
 
 
 def forest(rows: Matrix, labels: Labels) -> Any:
@@ -72,7 +66,6 @@ FITTED: dict[str, Callable[[Matrix, Labels], Any]] = {
     **train.VERSIONS,
     "smoke-test": trained_on_a_smoke_test,
     "hundred-rows": trained_on_a_hundred_rows,
-    "first-shelf": trained_on_the_first_shelf,
     "forest": forest,
     "huge-forest": forest_a_hundred_times_too_large,
     "triple-products": all_triple_products,

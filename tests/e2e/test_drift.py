@@ -22,7 +22,7 @@ OFTEN = {"intervalSeconds": 1, "driftIntervalSeconds": 2}
 
 
 def test_a_version_that_answers_otherwise_without_any_error_is_rolled_back(world: World) -> None:
-    packages = [world.models.package("v2"), world.models.package("first-shelf", bins_of="v2")]
+    packages = [world.models.package("v2"), world.models.package("v4", bins_of="v2")]
     objectives = [AVAILABILITY, ANSWERS]
     world.declare(packages[0], objectives=objectives, metrics=OFTEN)
     stable = str(world.wait_for({"Ready": "True"})["stableRevision"])
