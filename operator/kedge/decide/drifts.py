@@ -196,8 +196,12 @@ def _looked(
         return state
     if any(_is_unread(state.windows.get(revision), read[revision], case.snapshot) for revision in revisions):
         return state
-    state = _windowed(state, case, [read[revision] for revision in revisions], now)
-    live = {revision: _live(objective, read[revision], state.windows[revision]) for revision in revisions}
+    read = {revision: _of_kind(objective, read[revision]) for revision in revisions}
+    state = _windowed(state, case, list(read.values()), now)
+    live = {revision: _live(one, state.windows[revision]) for revision, one in read.items()}
+    if any(count < 0 for one in live.values() for histogram in one.values() for count in histogram.rows):
+        # An older reading that came late: counters of one process never go back.
+        return state
     pairs, problem = _pairs(case, live[case.judged], live[compared_to] if compared_to else None)
     if problem:
         return dataclasses.replace(state, problem=problem)
@@ -297,14 +301,21 @@ def _rows(read: Distributions) -> dict[str, tuple[int, ...]]:
     return {name: one.rows for name, one in read.histograms.items()}
 
 
-def _live(objective: specs.Objective, read: Distributions, window: Window) -> dict[str, Histogram]:
-    """Returns the objective's histograms with the rows since the window began."""
+def _of_kind(objective: specs.Objective, read: Distributions) -> Distributions:
+    """Returns the histograms that the objective is about."""
+    kind = _KINDS[objective.indicator.type]
+    return dataclasses.replace(
+        read, histograms={name: one for name, one in read.histograms.items() if name.startswith(kind)}
+    )
+
+
+def _live(read: Distributions, window: Window) -> dict[str, Histogram]:
+    """Returns the histograms with the rows since the window began."""
     live = {}
     for name, one in read.histograms.items():
-        if name.startswith(_KINDS[objective.indicator.type]):
-            before = window.rows.get(name, (0,) * len(one.rows))
-            rows = tuple(now - then for now, then in zip(one.rows, before, strict=True))
-            live[name] = dataclasses.replace(one, rows=rows)
+        before = window.rows.get(name, (0,) * len(one.rows))
+        rows = tuple(now - then for now, then in zip(one.rows, before, strict=True))
+        live[name] = dataclasses.replace(one, rows=rows)
     return live
 
 

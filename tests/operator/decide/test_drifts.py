@@ -184,6 +184,21 @@ def test_an_unread_pod_delays_a_look_and_loses_nothing() -> None:
     assert told(world).verdict == "Pass"
 
 
+def test_an_older_reading_that_comes_late_is_not_looked_at() -> None:
+    world = rolling(drift("PredictionDrift", compareTo="Stable"))
+    run(world, name="prediction predict", ticks=4)
+    before = told(world)
+    for uid, pod in world.pods.items():
+        if pod.revision == ONE:
+            world.counters[uid].histograms["prediction predict"] = Histogram(
+                tuple("0123456789"), (0,) * 10, (100,) * 10
+            )
+    world.now += 10
+    world.serve(requests=600)
+    world.tick()
+    assert told(world) == before
+
+
 def test_histograms_are_read_no_more_often_than_declared() -> None:
     world = rolling(drift(), rollout={"steps": [{"weightPercent": 50, "minimumSeconds": 100}]})
     reads = []
