@@ -10,7 +10,7 @@ from kedge.api.conditions import ConditionType, Reason
 from kedge.api.statuses import Memory, ObjectiveStatus
 from kedge.decide import drifts
 from kedge.decide.judgements import Case
-from kedge.observe.snapshot import Distributions, Histogram, Snapshot
+from kedge.observe.snapshot import Distributions, Histogram, PodView, Snapshot
 
 ONE, TWO = revision_of("1"), revision_of("2")
 UNIFORM = [100] * 10
@@ -163,17 +163,22 @@ def test_other_bins_than_stables_are_not_compared() -> None:
     assert "--bins-of" in told(world).message
 
 
+LONG = {"steps": [{"weightPercent": 50, "minimumSeconds": 5000}], "stepDeadlineSeconds": 6000}
+
+
 @pytest.mark.parametrize("version", [ONE, TWO])
-def test_a_restarted_process_begins_a_new_comparison_and_no_false_one(version: str) -> None:
-    world = rolling(drift(compareTo="Stable", action="Rollback"), rollout={"stepDeadlineSeconds": 600})
-    run(world, ticks=3)
+def test_a_restarted_process_begins_a_new_comparison_which_finds_what_comes_after(version: str) -> None:
+    world = rolling(drift(compareTo="Stable", action="Rollback"), rollout=LONG)
+    run(world, ticks=10)
     restarted = next(uid for uid, pod in world.pods.items() if pod.revision == version)
     world.counters[restarted] = type(world.counters[restarted])(started_at="2")
-    run(world, ticks=40)
-    assert world.status.stable_revision == TWO
+    run(world, ticks=20)
+    assert told(world).verdict == "Pass"
+    run(world, rows=SHIFTED, stable=LIKE_IT, ticks=60)
+    assert world.status.rejected_revisions[-1].objective == "drift"
 
 
-def test_an_unread_pod_delays_a_look_and_loses_nothing() -> None:
+def test_an_unread_revision_is_told_and_its_rows_are_not_lost() -> None:
     world = rolling(drift(action="Hold"))
     run(world, ticks=2)
     world.unmeasurable.add(TWO)
@@ -184,19 +189,50 @@ def test_an_unread_pod_delays_a_look_and_loses_nothing() -> None:
     assert told(world).verdict == "Pass"
 
 
-def test_an_older_reading_that_comes_late_is_not_looked_at() -> None:
-    world = rolling(drift("PredictionDrift", compareTo="Stable"))
-    run(world, name="prediction predict", ticks=4)
-    before = told(world)
-    for uid, pod in world.pods.items():
-        if pod.revision == ONE:
-            world.counters[uid].histograms["prediction predict"] = Histogram(
-                tuple("0123456789"), (0,) * 10, (100,) * 10
-            )
-    world.now += 10
-    world.serve(requests=600)
-    world.tick()
-    assert told(world) == before
+def read_of(processes: dict[str, str], rows: int) -> Distributions:
+    histogram = Histogram(tuple("0123456789"), (rows,) * 10, (100,) * 10)
+    return Distributions(TWO, processes, rows * 10, {"prediction predict": histogram})
+
+
+def looked(memory: Memory, read: Distributions, pods: str, *, now: float) -> Memory:
+    views = tuple(PodView(uid, uid, TWO, "10.0.0.1", ready=True, terminating=False, created_at=0.0) for uid in pods)
+    declared = spec("2", objectives=[drift("PredictionDrift")])
+    return drifts.look(Case(declared, memory, Snapshot(pods=views, distributions={TWO: read}), TWO, None), now)
+
+
+@pytest.mark.parametrize(("pods", "continues"), [("ab", True), ("a", False)])
+def test_only_a_pod_that_is_gone_ends_a_comparison(*, pods: str, continues: bool) -> None:
+    """One that is there but could not be read makes it wait."""
+    both = {"a": "1", "b": "1"}
+    before = looked(Memory(), read_of(both, 100), "ab", now=1e9)
+    without = looked(before, read_of({"a": "1"}, 50), pods, now=1e9 + 30)
+    assert (without.drifts == before.drifts) is continues
+    after = looked(without, read_of(both, 200), "ab", now=1e9 + 60)
+    rows = after.drifts[0].state["evidence"]["rows"]
+    assert rows == (2000 if continues else 1500)
+
+
+def test_an_older_reading_of_stable_that_comes_late_is_not_looked_at() -> None:
+    declared = spec("2", objectives=[drift("PredictionDrift", compareTo="Stable")])
+
+    def look(memory: Memory, candidate: int, stable: int) -> Memory:
+        read = {
+            revision: dataclasses.replace(read_of({revision: "1"}, rows), revision=revision)
+            for revision, rows in ((TWO, candidate), (ONE, stable))
+        }
+        return drifts.look(Case(declared, memory, Snapshot(distributions=read), TWO, ONE), now=1e9)
+
+    before = look(Memory(), candidate=1, stable=1000)
+    late = look(before, candidate=100, stable=500)
+    assert late.drifts == before.drifts
+    assert look(late, candidate=100, stable=1100).drifts != before.drifts
+
+
+def test_looks_are_taken_when_rows_have_grown_by_half() -> None:
+    memory = Memory()
+    for number in range(1, 101):
+        memory = looked(memory, read_of({"a": "1"}, 10 * number), "a", now=1e9 + 30 * number)
+    assert 9 <= memory.drifts[0].state["looks"] <= 13
 
 
 def test_histograms_are_read_no_more_often_than_declared() -> None:
@@ -252,7 +288,7 @@ def alarms(rows_a_poll: int, polls: int, runs: int, *, guarded: bool, distance: 
     rng = np.random.default_rng(7)
     shares = np.full(10, 0.1)
     moved = shares + distance * np.resize([1, -1], 10)
-    declared = spec("2", objectives=[drift("PredictionDrift", maximum="0.01")], rollout={"falseRollbackPercent": "5"})
+    declared = spec("2", objectives=[drift("PredictionDrift", maximum="0.0001")], rollout={"falseRollbackPercent": "5"})
     found: list[int | None] = []
     for _ in range(runs):
         memory, live = Memory(), np.zeros(10, dtype=int)
