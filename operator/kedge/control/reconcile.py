@@ -93,7 +93,7 @@ class Reconciler:
                 generation=metadata["generation"],
                 declared=declared.hash,
                 selector=names.selector(owner),
-                levers=Levers.read(metadata.get("annotations") or {}),
+                levers=Levers.read(metadata),
                 status=before,
                 snapshot=snapshot,
                 now=self._now(),

@@ -42,6 +42,14 @@ class Decision:
     plan: Plan
     look_again_seconds: float | None
     """When time alone may change the decision; None when only news can."""
+    reason: Reason
+    """Why, in one word."""
+    moved: bool
+    """Whether the state changed."""
+    judgements: tuple[Judgement, ...]
+    """The verdicts of this poll."""
+    memory: Memory
+    """The rollout's memory with this poll counted, before a step or the rollout ended by it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +89,10 @@ def decide(given: Input) -> Decision:
         events=(*_alerts(situation), *_stalls(given, outcome), *outcome.events),
         plan=_plan(given, status),
         look_again_seconds=_look_again(given.spec, outcome),
+        reason=outcome.reason,
+        moved=outcome.moved,
+        judgements=judgements,
+        memory=memory,
     )
 
 
@@ -137,7 +149,7 @@ def _status(given: Input, outcome: Outcome, judgements: tuple[Judgement, ...]) -
     rollout = outcome.rollout
     if rollout is not None and outcome.candidate is not None:
         rollout = rollout.model_copy(
-            update={"achieved_percent": _achieved_percent(rollout.memory, outcome.stable, outcome.candidate)}
+            update={"achieved_percent": achieved_percent(rollout.memory, outcome.stable, outcome.candidate)}
         )
     after = given.status.model_copy(
         update={
@@ -183,7 +195,8 @@ def _objectives(
     return tuple(latest[objective.name] for objective in spec.objectives if objective.name in latest)
 
 
-def _achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str | None:
+def achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str | None:
+    """Returns the share of requests that the candidate has really served in this step, in percent."""
     ours = counting.of(memory, specs.REQUESTS.key, candidate).step_total
     everything = ours + counting.of(memory, specs.REQUESTS.key, stable).step_total
     return percent(ours / everything) if everything else None
