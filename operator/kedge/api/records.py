@@ -152,9 +152,7 @@ class StoredJournal(ApiModel):
     """Version of its form."""
     dropped: Annotated[int, Field(ge=0)] = 0
     """Oldest segments that were given up to stay within the bound."""
-    segments: Annotated[
-        tuple[Annotated[str, Field(max_length=SIZE_LIMIT_BYTES)], ...], Field(max_length=1024)
-    ] = ()
+    segments: Annotated[tuple[Annotated[str, Field(max_length=SIZE_LIMIT_BYTES)], ...], Field(max_length=1024)] = ()
     """Each is base64 of zlib of JSON: a whole status, and the decisions that followed from it."""
 
 

@@ -14,30 +14,35 @@ Patch = dict[str, Any] | list[Any]
 
 
 def canonical(value: Any) -> Any:
-    """Returns a JSON value as the API server gives it back: a whole float comes back as an integer."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE_FLOAT:
-        return int(value)
-    if isinstance(value, Mapping):
-        return {key: canonical(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    """Returns a JSON value as the API server gives it back: keys sorted, and whole floats as integers."""
+    kind = type(value)
+    if kind is str or kind is int:  # Most of them: this is run over every status.
+        return value
+    if kind is dict:
+        return {key: canonical(value[key]) for key in sorted(value)}
+    if kind is list or kind is tuple:
         return [canonical(item) for item in value]
+    if kind is float and value.is_integer() and abs(value) < _LARGEST_WHOLE_FLOAT:
+        return int(value)
     return value
 
 
 def digest(value: Any) -> str:
-    """Returns a digest of a JSON value that does not depend on the order of keys nor on who wrote its floats."""
-    return sha256(value)[:DIGEST_DIGITS]
+    """Returns a digest of a JSON value that has or has not been through the API server."""
+    return sha256(canonical(value))[:DIGEST_DIGITS]
 
 
 def sha256(value: Any) -> str:
-    """Returns the SHA-256 over the canonical form as JSON with sorted keys and no spaces, in hexadecimal."""
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Returns the SHA-256 over a value as JSON with sorted keys and no spaces, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def difference(before: Any, after: Any) -> Patch | None:
-    """Returns what makes `after` of `before`, or None when they are the same to the last bit."""
+    """Returns what makes `after` of `before`, or None when they are the same, the order of keys included."""
     if isinstance(before, dict) and isinstance(after, dict):
+        kept = [key for key in before if key in after]
+        if list(after)[: len(kept)] != kept:
+            return [after]
         changes: dict[str, Any] = {key: [] for key in before if key not in after}
         for key, value in after.items():
             changed = [value] if key not in before else difference(before[key], value)

@@ -34,9 +34,9 @@ LIMIT_BYTES = 256 * 1024
 EXPANDED_LIMIT_BYTES = 64 * 1024 * 1024
 """Of one segment that is read: more is no journal of Kedge, and would only fill memory."""
 
-_ADAPTERS = {
+_ADAPTERS: dict[type, dict[str, pydantic.TypeAdapter[Any]]] = {
     kind: {
-        name: pydantic.TypeAdapter[Any](hint)
+        name: pydantic.TypeAdapter(hint)
         for name, hint in typing.get_type_hints(kind).items()
         if hint not in (ModelDeploymentStatus, Snapshot)
     }
@@ -75,6 +75,11 @@ class Journal:
     """The entries of the open segment as JSON."""
     last: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The last entry in full."""
+
+    @property
+    def led_to(self) -> str:
+        """Digest of the status that the last decision led to."""
+        return str(self.last["decided"]["status"])
 
     @property
     def is_full(self) -> bool:
@@ -161,16 +166,17 @@ def decided(decision: Decision) -> dict[str, Any]:
         "step": rollout and rollout.step,
         "objectives": {one.objective.name: one.to_status().to_json() for one in decision.judgements},
         "status": differences.digest(decision.status.to_json()),
-        "rest": differences.digest(pydantic_core.to_jsonable_python(rest)),
+        "rest": differences.sha256(pydantic_core.to_jsonable_python(rest))[: differences.DIGEST_DIGITS],
     }
 
 
 def _written(given: Input) -> dict[str, Any]:
-    fields = {name: adapter.dump_python(getattr(given, name), mode="json") for name, adapter in _adapters(Input)}
-    snapshot = {
-        name: adapter.dump_python(getattr(given.snapshot, name), mode="json") for name, adapter in _adapters(Snapshot)
-    }
-    return {**fields, "snapshot": snapshot}
+    return {**_dumped(given), "snapshot": _dumped(given.snapshot)}
+
+
+def _dumped(part: Input | Snapshot) -> dict[str, Any]:
+    adapters = _ADAPTERS[type(part)].items()
+    return {name: adapter.dump_python(getattr(part, name), mode="json") for name, adapter in adapters}
 
 
 def _read(text: str) -> Segment:
@@ -191,19 +197,13 @@ def _read(text: str) -> Segment:
 
 def _given(written: Mapping[str, Any], status: ModelDeploymentStatus) -> Input:
     """Returns the input of a decision; a field that a later Kedge has added keeps its default."""
-    snapshot = Snapshot(
-        **{
-            name: adapter.validate_python(written["snapshot"][name])
-            for name, adapter in _adapters(Snapshot)
-            if name in written["snapshot"]
-        }
-    )
-    fields = {name: adapter.validate_python(written[name]) for name, adapter in _adapters(Input) if name in written}
-    return Input(**fields, snapshot=snapshot, status=status)
+    snapshot = Snapshot(**_validated(Snapshot, written["snapshot"]))
+    return Input(**_validated(Input, written), snapshot=snapshot, status=status)
 
 
-def _adapters(kind: type) -> Iterator[tuple[str, pydantic.TypeAdapter[Any]]]:
-    yield from _ADAPTERS[kind].items()
+def _validated(kind: type, written: Mapping[str, Any]) -> dict[str, Any]:
+    adapters = _ADAPTERS[kind].items()
+    return {name: adapter.validate_python(written[name]) for name, adapter in adapters if name in written}
 
 
 def _latest(items: tuple[str, ...], limit_bytes: int) -> tuple[str, ...]:

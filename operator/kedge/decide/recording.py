@@ -115,10 +115,11 @@ def recorded(
     journal = recording.journal if recording else Journal()
     if beginning is not None:
         journal = journal.begun(beginning, given.status)
+    journal = journal.added(given, decision)
     return Recording(
         record=record,
-        journal=journal.added(given, decision),
-        last=differences.digest(decision.status.to_json()),
+        journal=journal,
+        last=journal.led_to,
         is_news=decision.moved or beginning is not None or (recording is not None and recording.is_news),
     )
 

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kedge.api.records import Record
+from kedge.api.records import EvidencePoint, Record
 from kedge.api.statuses import ModelDeploymentStatus
-from kedge.decide import decisions, differences, journals, recording, times
+from kedge.decide import decisions, differences, journals, recording, series, times
 from kedge.decide.decisions import Decision
 from kedge.decide.journals import Beginning, Segment
 
@@ -63,8 +63,8 @@ def replay(record: Record) -> Replay:
     found: list[Difference] = []
     beginnings: list[Beginning] = []
     derived: Record | None = None
+    points: list[EvidencePoint] = []
     status: ModelDeploymentStatus | None = None
-    first_time = ""
     for segment in journals.segments(record.journal):
         beginnings.append(segment.beginning)
         found += _broken_chain(segment, status)
@@ -74,7 +74,7 @@ def replay(record: Record) -> Replay:
             given = dataclasses.replace(entry.given, status=status)
             decision = decisions.decide(given)
             now = times.text(given.now)
-            first_time = first_time or now
+            points.append(series.point(now, decision.judgements))
             decided = journals.decided(decision)
             told.append(Told(now, decided))
             found += _decided_otherwise(now, entry.decided, decided)
@@ -82,7 +82,7 @@ def replay(record: Record) -> Replay:
             if subject is not None:
                 derived = recording.folded(derived, subject, given, decision, beginning)
             status, beginning = _stored(decision), None
-    found += _told_otherwise(record, derived, since=first_time)
+    found += _told_otherwise(record, derived, points)
     return Replay(record, tuple(told), tuple(beginnings), tuple(found))
 
 
@@ -110,14 +110,14 @@ def _decided_otherwise(time: str, ours: Mapping[str, Any], derived: Mapping[str,
     yield from [one for one in found if one.field not in digests] or found
 
 
-def _told_otherwise(record: Record, derived: Record | None, *, since: str) -> Iterator[Difference]:
+def _told_otherwise(record: Record, derived: Record | None, points: list[EvidencePoint]) -> Iterator[Difference]:
     """Yields where what stands in clear is not what follows from the journal."""
     ours = record.model_copy(update={"journal": Record.model_fields["journal"].default}).to_json()
     theirs = derived.to_json() if derived else {}
     if not recording.end_was_seen(record):
         ours, theirs = ({key: value for key, value in one.items() if key not in _UNSEEN_END} for one in (ours, theirs))
     if record.journal.dropped:
-        yield from _items_otherwise(ours, theirs, since)
+        yield from _items_otherwise(ours, theirs, [point.to_json() for point in points])
         ours, theirs = (
             {key: value for key, value in one.items() if key not in _NOT_ALL_SEEN} for one in (ours, theirs)
         )
@@ -125,12 +125,15 @@ def _told_otherwise(record: Record, derived: Record | None, *, since: str) -> It
         yield Difference(_time_of(ours, theirs, field), f"record.{field}", before, after)
 
 
-def _items_otherwise(ours: Mapping[str, Any], theirs: Mapping[str, Any], since: str) -> Iterator[Difference]:
+def _items_otherwise(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], points: list[dict[str, Any]]
+) -> Iterator[Difference]:
     """Yields items that began after the first decision that is still known, and are not what follows from it."""
+    since = points[0]["time"] if points else ""
     lists = {
         "steps": ("startedAt", ours["steps"], theirs.get("steps", [])),
         "approvals": ("time", ours["approvals"], theirs.get("approvals", [])),
-        "series.points": ("time", ours["series"]["points"], theirs.get("series", {}).get("points", [])),
+        "series.points": ("time", ours["series"]["points"], points),
     }
     for name, (key, items, derived) in lists.items():
         known = {item[key]: item for item in derived}

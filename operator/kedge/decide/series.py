@@ -12,15 +12,20 @@ MOST_VALUES = 800
 
 def added(series: EvidenceSeries, time: str, judgements: Iterable[Judgement], *, ended: bool) -> EvidenceSeries:
     """Returns the series with one more poll; the last one of a rollout is always kept."""
-    evidence = tuple(_evidence(judgement) for judgement in judgements)
-    if not evidence:
+    latest = point(time, judgements)
+    if not latest.objectives:
         return series
     points, every = series.points, series.every
     if ended or series.polls % every == 0:
-        points = (*points, EvidencePoint(time=time, objectives=evidence))
-    if not ended and len(points) > min(records.MOST_POINTS, MOST_VALUES // len(evidence)):
+        points = (*points, latest)
+    if not ended and len(points) > min(records.MOST_POINTS, MOST_VALUES // len(latest.objectives)):
         points, every = points[::2], 2 * every
     return EvidenceSeries(polls=series.polls + 1, every=every, points=points)
+
+
+def point(time: str, judgements: Iterable[Judgement]) -> EvidencePoint:
+    """Returns the evidence at one poll."""
+    return EvidencePoint(time=time, objectives=tuple(_evidence(judgement) for judgement in judgements))
 
 
 def _evidence(judgement: Judgement) -> PointEvidence:
