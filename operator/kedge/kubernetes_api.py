@@ -14,10 +14,12 @@ from kubernetes import aio
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
-from kedge.api import schemas
+from kedge.api import records, schemas
 from kedge.desired import names
 
 TIMEOUT_SECONDS = 15.0
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+"""What a list is asked for where only the objects' metadata is wanted."""
 
 ObjectDict = dict[str, Any]
 
@@ -69,6 +71,7 @@ DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
 DISRUPTION_BUDGETS = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 EVENTS = Resource("events.k8s.io/v1", "Event", "events")
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
+ROLLOUT_RECORDS = Resource(schemas.API_VERSION, records.KIND, records.PLURAL)
 PODS = Resource("v1", "Pod", "pods")
 SERVICES = Resource("v1", "Service", "services")
 
@@ -96,12 +99,15 @@ class KubernetesApi:
         """Returns an object as the API server has it now."""
         return await self._call("GET", resource.path(namespace, name))
 
-    async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> Listing:
+    async def list(
+        self, resource: Resource, namespace: str | None, *, labels: str = "", metadata_only: bool = False
+    ) -> Listing:
         """Returns all objects of a kind, of one namespace or of all, page by page."""
+        accept = METADATA_ONLY if metadata_only else "application/json"
         items: list[ObjectDict] = []
         query = {"limit": "500"} | ({"labelSelector": labels} if labels else {})
         while True:
-            page = await self._call("GET", resource.path(namespace), query=query)
+            page = await self._call("GET", resource.path(namespace), query=query, accept=accept)
             items += page.get("items") or []
             token = page["metadata"].get("continue")
             if not token:
@@ -157,12 +163,13 @@ class KubernetesApi:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> ObjectDict:
         method, url, headers, sent, _ = await self._client.param_serialize(
             method,
             path,
             query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", "Content-Type": content_type},
+            header_params={"Accept": accept, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )

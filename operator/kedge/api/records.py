@@ -79,7 +79,7 @@ class RecordedStep(ApiModel):
     achieved_percent: Annotated[str, Field(max_length=16)] | None = None
     """The share that the candidate has really served, from counted requests."""
     requests: Annotated[int, Field(json_schema_extra=_COUNT)] = 0
-    """Requests to the candidate while it lasted."""
+    """Requests to the candidate since `servingSince`."""
     verdicts: Annotated[tuple[RecordedVerdict, ...], Field(max_length=MOST_OBJECTIVES)] = ()
     """The verdicts when it ended."""
 

@@ -368,7 +368,7 @@ class Rollout(ApiModel):
     paused: bool = False
     """Holds every rollout where it is; failures still roll back."""
     history_limit: Annotated[int, Field(ge=1, le=100)] = 10
-    """How many old revisions and rejections are kept."""
+    """How many old revisions, rejections and records of finished rollouts are kept."""
 
 
 DEFAULT_OBJECTIVES = (

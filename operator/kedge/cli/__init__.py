@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="kedge", description="Rolls model versions out and hauls the bad ones back.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="run the operator; its settings are the KEDGE_* environment variables")
-    commands.add_parser("crd", help="print the CustomResourceDefinition")
+    commands.add_parser("crd", help="print the CustomResourceDefinitions")
     chosen = parser.parse_args(arguments)
     return _run() if chosen.command == "run" else _crd()
 
@@ -38,5 +38,5 @@ def _crd() -> int:
 
     from kedge.api import crd  # noqa: PLC0415
 
-    yaml.safe_dump(crd.custom_resource_definition(), sys.stdout, sort_keys=False)
+    yaml.safe_dump_all(crd.custom_resource_definitions(), sys.stdout, sort_keys=False)
     return 0

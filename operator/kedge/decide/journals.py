@@ -139,6 +139,15 @@ def resumed(stored: StoredJournal) -> Journal:
     return Journal(closed=stored.segments, dropped=stored.dropped)
 
 
+def last_status(stored: StoredJournal) -> str:
+    """Returns the digest of the status that the last stored decision led to; empty when that cannot be told."""
+    try:
+        (segment,) = segments(stored.model_copy(update={"segments": stored.segments[-1:]}))
+    except ValueError:
+        return ""
+    return str(segment.entries[-1].decided["status"])
+
+
 def segments(stored: StoredJournal) -> Iterator[Segment]:
     """Yields the segments of a stored journal.
 

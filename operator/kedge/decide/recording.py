@@ -74,10 +74,11 @@ def subject_of(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> S
     return None
 
 
-def resumed(record: Record, last: str) -> Recording:
-    """Returns the recording of a record that was read back; `last` is the digest of its last status."""
+def resumed(record: Record) -> Recording:
+    """Returns the recording of a record that was read back."""
     cleared = record.model_copy(update={"journal": records.StoredJournal()})
-    return Recording(cleared, journals.resumed(record.journal), last, is_news=False, is_resumed=True)
+    journal, last = journals.resumed(record.journal), journals.last_status(record.journal)
+    return Recording(cleared, journal, last, is_news=False, is_resumed=True)
 
 
 def advance(recording: Recording | None, given: Input, decision: Decision) -> Recording | None:

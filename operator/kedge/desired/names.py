@@ -9,6 +9,8 @@ ObjectDict = dict[str, object]
 
 MODEL_DEPLOYMENT_LABEL = f"{schemas.GROUP}/model-deployment"
 REVISION_LABEL = f"{schemas.GROUP}/revision"
+OUTCOME_LABEL = f"{schemas.GROUP}/outcome"
+"""On a RolloutRecord that is finished."""
 FIELD_MANAGER = "kedge"
 SERVER_CONTAINER = "server"
 FETCH_CONTAINER = "fetch-model"
