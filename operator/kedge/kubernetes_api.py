@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+import yaml
 from kubernetes import aio
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
@@ -91,6 +92,21 @@ class KubernetesApi:
             await kubernetes_config.load_kube_config()
         return cls(aio.client.ApiClient())
 
+    @classmethod
+    async def connect_as_user(cls, context: str | None) -> tuple["KubernetesApi", str]:
+        """Returns a connection by the kubeconfig, in this context or the current one, and the context's namespace.
+
+        Raises:
+            ApiError: There is no kubeconfig that says where the API server is.
+        """
+        try:
+            loader = await kubernetes_config.load_kube_config(context=context)
+            chosen: Mapping[str, Any] = loader.current_context
+        except (kubernetes_config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:
+            # The client takes an empty file for a mapping.
+            raise ApiError(f"the kubeconfig cannot be used: {error}") from error
+        return cls(aio.client.ApiClient()), chosen["context"].get("namespace") or "default"
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
@@ -146,6 +162,18 @@ class KubernetesApi:
         metadata = manifest["metadata"]
         path = resource.path(metadata["namespace"], metadata["name"], subresource)
         return await self._call("PUT", path, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
+
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, annotations: Mapping[str, str | None], *, manager: str
+    ) -> ObjectDict:
+        """Sets annotations of an object as this field manager; None removes one."""
+        return await self._call(
+            "PATCH",
+            resource.path(namespace, name),
+            query={"fieldManager": manager},
+            body={"metadata": {"annotations": dict(annotations)}},
+            content_type="application/merge-patch+json",
+        )
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         """Deletes an object if it is still the one with this UID; one that is gone already is fine."""

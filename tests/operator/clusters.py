@@ -43,7 +43,7 @@ class FakeApi:
         try:
             return copy.deepcopy(self.objects[resource, namespace, name])
         except KeyError:
-            raise NotFoundError(f"{resource.kind} {name}") from None
+            raise NotFoundError(f'404 {resource.plural} "{name}" not found') from None
 
     async def list(
         self, resource: Resource, namespace: str | None, *, labels: str = "", metadata_only: bool = False
@@ -99,6 +99,23 @@ class FakeApi:
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         self.writes.append(("delete", resource.kind, name))
         self.objects.pop((resource, namespace, name), None)
+
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, annotations: Mapping[str, str | None], *, manager: str
+    ) -> dict[str, Any]:
+        item = await self.get(resource, namespace, name)
+        merged = {**item["metadata"].get("annotations", {}), **annotations}
+        item["metadata"]["annotations"] = {key: value for key, value in merged.items() if value is not None}
+        item["metadata"]["managedFields"] = [
+            {
+                "manager": manager,
+                "fieldsV1": {"f:metadata": {"f:annotations": {f"f:{key}": {} for key in annotations}}},
+            }
+        ]
+        return self.put(resource, item)
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     def put(self, resource: Resource, item: dict[str, Any]) -> dict[str, Any]:
         """Stores an object as the API server would, without counting a write of the operator."""

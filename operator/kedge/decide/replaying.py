@@ -7,8 +7,8 @@ from typing import Any
 from kedge.api.records import EvidencePoint, Record
 from kedge.api.statuses import ModelDeploymentStatus
 from kedge.decide import decisions, differences, journals, recording, series, times
-from kedge.decide.decisions import Decision
-from kedge.decide.journals import Beginning, Segment
+from kedge.decide.decisions import Decision, Input
+from kedge.decide.journals import Beginning, JournalError, Segment
 
 _NOT_ALL_SEEN = frozenset({"specSha256", "steps", "approvals", "series", "gaps", "startedAt"})
 """What is told of a record whose first decisions were given up: it is compared item by item, from there on."""
@@ -57,7 +57,7 @@ def replay(record: Record) -> Replay:
     """Returns what becomes of a record when each of its decisions is made again.
 
     Raises:
-        JournalError: The journal cannot be read.
+        JournalError: The journal cannot be read, or holds what cannot be.
     """
     told: list[Told] = []
     found: list[Difference] = []
@@ -72,8 +72,7 @@ def replay(record: Record) -> Replay:
         beginning: Beginning | None = segment.beginning
         for entry in segment.entries:
             given = dataclasses.replace(entry.given, status=status)
-            decision = decisions.decide(given)
-            now = times.text(given.now)
+            now, decision = _decided_again(given)
             points.append(series.point(now, decision.judgements))
             decided = journals.decided(decision)
             told.append(Told(now, decided))
@@ -84,6 +83,15 @@ def replay(record: Record) -> Replay:
             status, beginning = _stored(decision), None
     found += _told_otherwise(record, derived, points)
     return Replay(record, tuple(told), tuple(beginnings), tuple(found))
+
+
+def _decided_again(given: Input) -> tuple[str, Decision]:
+    """Returns when something was decided, and what is decided on the same input now."""
+    try:
+        return times.text(given.now), decisions.decide(given)
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        # Numbers that no pod can have counted, or a status that no decision led to.
+        raise JournalError(f"the decision at {given.now} s cannot be made on what is written there: {error}") from error
 
 
 def _stored(decision: Decision) -> ModelDeploymentStatus:

@@ -174,6 +174,14 @@ def test_a_patch_that_does_not_fit_is_an_error() -> None:
         replaying.replay(Record.model_validate(with_segment(rolled_back(), misfit)))
 
 
+def test_numbers_that_cannot_be_are_an_error() -> None:
+    def impossible(content: dict[str, Any]) -> None:
+        content["entries"][2]["given"]["now"] = [1e300]
+
+    with pytest.raises(JournalError, match=r"decision at 1e\+300 s cannot be made"):
+        replaying.replay(Record.model_validate(with_segment(rolled_back(), impossible)))
+
+
 def test_a_journal_of_another_version_is_refused() -> None:
     record = rolled_back()
     record["journal"]["version"] = 2
