@@ -27,6 +27,8 @@ MOST_POINTS = 200
 MOST_OBJECTIVES = 16
 MESSAGE_LIMIT = 300
 """Characters of a sentence that stands there for each step and objective."""
+END_MESSAGE_LIMIT = 4096
+"""Characters of the sentence that tells the end."""
 
 _COUNT = {"format": "int64"}
 
@@ -190,7 +192,7 @@ class Record(ApiModel):
     """How it ended; absent while it goes on, and final once it is there."""
     reason: Annotated[str, Field(max_length=64)] | None = None
     """Why, as one CamelCase word."""
-    message: Annotated[str, Field(max_length=4096)] | None = None
+    message: Annotated[str, Field(max_length=END_MESSAGE_LIMIT)] | None = None
     """Why, as one sentence with its evidence."""
     steps: Annotated[tuple[RecordedStep, ...], Field(max_length=MOST_STEPS)] = ()
     """Its phases and steps in their order."""

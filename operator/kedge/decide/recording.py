@@ -286,7 +286,7 @@ def _finished(record: Record, given: Input, decision: Decision) -> Record | None
             "ended_at": times.text(given.now),
             "outcome": outcome,
             "reason": decision.reason.value,
-            "message": after.message,
+            "message": (after.message or "")[: records.END_MESSAGE_LIMIT],
             "aborted_by": _aborted_by(given.levers, decision),
         }
     )

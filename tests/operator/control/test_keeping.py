@@ -3,13 +3,14 @@ from typing import Any
 import pytest
 from tests.operator.clusters import KEY_NAME, NAMESPACE, Cluster, Killed
 
+from kedge.act import records
 from kedge.api import specs
 from kedge.api.records import Record
 from kedge.control import keeping
 from kedge.control.queue import Done
 from kedge.decide import journals, replaying
 from kedge.desired import revisions
-from kedge.kubernetes_api import MODEL_DEPLOYMENTS, ROLLOUT_RECORDS
+from kedge.kubernetes_api import MODEL_DEPLOYMENTS, ROLLOUT_RECORDS, NamespaceTerminatingError
 
 
 def spec(version: str, **rollout: Any) -> dict[str, Any]:
@@ -209,6 +210,18 @@ async def test_a_record_that_somebody_deletes_is_made_again_and_one_that_was_edi
     del cluster.api.objects[ROLLOUT_RECORDS, NAMESPACE, name]
     await settle(cluster)
     assert cluster.records()[name]["outcome"] == "Promoted"
+
+
+async def test_a_namespace_that_is_being_deleted_needs_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise NamespaceTerminatingError("because it is being terminated")
+
+    cluster = Cluster()
+    cluster.declare(spec("1"))
+    monkeypatch.setattr(records, "write", refuse)
+    await settle(cluster)
+
+    assert cluster.metrics.record_errors._value.get() == 0
 
 
 async def test_the_oldest_finished_records_go_beyond_the_limit() -> None:
