@@ -20,7 +20,19 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from kedge_server import connections, dataplane, loading, metrics, packages, predicting, proving, quality, rest, sockets
+from kedge_server import (
+    connections,
+    dataplane,
+    loading,
+    metrics,
+    packages,
+    predicting,
+    protocol,
+    proving,
+    quality,
+    rest,
+    sockets,
+)
 from kedge_server.batching import Batcher, Run
 from kedge_server.settings import Settings
 
@@ -72,6 +84,7 @@ class _Life:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                headers=[(protocol.VERSION_HEADER, settings.model_version)],
                 timeout_keep_alive=connections.IDLE_SECONDS,
             )
         )
