@@ -98,9 +98,10 @@ async def served(
     estimator: Any,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     run: Callable[[batching.Run], batching.Run] = lambda run: run,
+    **options: Any,
 ) -> AsyncIterator[Served]:
     """Serves `estimator` as model `m`, version `7`, inside this event loop."""
-    settings = Settings(model_name="m", model_path=Path("unused"), model_version="7", limits=limits)
+    settings = Settings(model_name="m", model_path=Path("unused"), model_version="7", limits=limits, **options)
     registry = metrics.Metrics("m", (100.0,))
     plane = dataplane.Dataplane(settings, registry)
     model = estimator if isinstance(estimator, loading.LoadedModel) else loaded(estimator)
