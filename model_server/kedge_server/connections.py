@@ -78,6 +78,19 @@ class Connection(httptools_impl.HttpToolsProtocol):
             if self._header_bytes > self.max_header_bytes:
                 self._refuse(b"431 Request Header Fields Too Large", "the headers are too large")
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Lets go of what refers back to the connection.
+
+        Thousands of small headers are megabytes, but to the garbage collector, which looks
+        when many containers have been made, they are next to nothing: cycles with them
+        would pile up.
+        """
+        super().connection_lost(exc)
+        self.scope = {}  # type: ignore[typeddict-item]
+        self.headers = []
+        self.cycle = None  # type: ignore[assignment]
+        self.pipeline.clear()
+
     def on_message_begin(self) -> None:
         """Stamps the request with its arrival."""
         super().on_message_begin()
