@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -186,20 +187,26 @@ def _contents(tensor: Any, position: int) -> list[Any]:
         raise ClientError(f"inputs[{position}].contents.bytes_contents is not UTF-8") from exc
 
 
-def start(plane: dataplane.Dataplane, settings: Settings) -> tuple[Any, int]:
+def start(plane: dataplane.Dataplane, settings: Settings, interceptors: Sequence[Any] = ()) -> tuple[Any, int]:
     """Makes a gRPC server on `settings.grpc_port`; returns it, not yet started, and its port.
+
+    Args:
+        plane: Does what the calls ask for.
+        settings: Port and limits.
+        interceptors: Around each call, the first outermost.
 
     Raises:
         OSError: The port cannot be had.
     """
     server = grpc.aio.server(
+        interceptors=interceptors,
         options=[
             ("grpc.max_receive_message_length", _RECEIVE_FACTOR * settings.limits.max_body_bytes),
             # gRPC spreads this by 10 % by itself.
             ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
             ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MILLISECONDS),
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     servicer = _Service(plane)
     infer = grpc.unary_unary_rpc_method_handler(
