@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec.config  # type: ignore[import-untyped]
 import pytest
 import s3fs  # type: ignore[import-untyped]
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hack.lab import buckets
 from tests.model_server import support
 
@@ -26,6 +28,7 @@ from kedge_server.settings import Settings
 pytestmark = pytest.mark.e2e
 
 BUCKET = "models"
+TOKEN = "not-a-secret"
 ODD_NAME = "a name+with%odd (letters).skops"
 
 
@@ -211,12 +214,29 @@ def test_a_download_that_breaks_off_again_and_again_leaves_nothing(
     assert "also when tried again" in message
 
 
+def service_account(address: str) -> dict[str, str]:
+    """Returns a service account's key as Google gives it, for a token server at `address`."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {
+        "type": "service_account",
+        "project_id": "p",
+        "private_key_id": "k",
+        "private_key": pem.decode(),
+        "client_email": "reader@p.example",
+        "token_uri": f"{address}/token",
+    }
+
+
 class Emulator(http.server.BaseHTTPRequestHandler):
     """Answers like Google's JSON API for the files of one folder."""
 
     folder: Path
 
     def do_GET(self) -> None:
+        if self.headers["authorization"] != f"Bearer {TOKEN}":
+            self._send(401, b'{"error": {"code": 401, "message": "no token"}}')
+            return
         parts = urllib.parse.urlsplit(self.path)
         name = urllib.parse.unquote(parts.path.rpartition("/o/")[2])
         path = self.folder / name
@@ -228,6 +248,11 @@ class Emulator(http.server.BaseHTTPRequestHandler):
         else:
             about = {"name": name, "bucket": BUCKET, "size": str(path.stat().st_size), "generation": "1"}
             self._send(200, json.dumps(about).encode())
+
+    def do_POST(self) -> None:
+        """Gives a token to whoever signs for one, as a service account does."""
+        self.rfile.read(int(self.headers["content-length"]))
+        self._send(200, json.dumps({"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}).encode())
 
     def _send(self, status: int, body: bytes) -> None:
         # The client goes away without waiting for the body of an error.
@@ -249,8 +274,12 @@ def test_a_package_is_fetched_from_google_s_store_too(
     monkeypatch.setattr(Emulator, "folder", tmp_path / "bucket", raising=False)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Emulator) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr("fsspec.config.conf", {"gs": {"token": "anon"}})
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        # What fsspec reads from the environment when it is imported.
+        given: dict[str, Any] = {}
+        fsspec.config.set_conf_env(given, {"FSSPEC_GS_TOKEN": json.dumps(service_account(address))})
+        monkeypatch.setattr("fsspec.config.conf", given)
         out = tmp_path / "out"
         try:
             assert fetching.fetch(f"gs://{BUCKET}/iris/", out, package[1]) == package[1]
