@@ -64,9 +64,10 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 
 .PHONY: lock
 lock: venv ## Pin every dependency anew, with hashes
-	$(COMPILE) --extra operator --output-file requirements/operator.txt
-	$(COMPILE) $(SERVER_EXTRAS) --output-file requirements/server.txt
 	$(COMPILE) --extra operator $(SERVER_EXTRAS) --group dev --output-file requirements/dev.txt
+	@# What is shipped is what is tested.
+	$(COMPILE) --extra operator --constraint requirements/dev.txt --output-file requirements/operator.txt
+	$(COMPILE) $(SERVER_EXTRAS) --constraint requirements/dev.txt --output-file requirements/server.txt
 
 .PHONY: generate
 generate: venv ## Write the CRD, the chart's copy and the reference pages anew
