@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 LOCALCLUSTER := $(PYTHON) -m hack.localcluster
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header
+# What the image can do without being built anew; docs/design/2026-11-25-server-edges.md weighs it.
+SERVER_EXTRAS := --extra server --extra s3 --extra gs --extra tracing
 
 .PHONY: help
 help: ## Show this list
@@ -62,9 +64,10 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 
 .PHONY: lock
 lock: venv ## Pin every dependency anew, with hashes
-	$(COMPILE) --extra operator --output-file requirements/operator.txt
-	$(COMPILE) --extra server --output-file requirements/server.txt
-	$(COMPILE) --extra operator --extra server --group dev --output-file requirements/dev.txt
+	$(COMPILE) --extra operator $(SERVER_EXTRAS) --group dev --output-file requirements/dev.txt
+	@# What is shipped is what is tested.
+	$(COMPILE) --extra operator --constraint requirements/dev.txt --output-file requirements/operator.txt
+	$(COMPILE) $(SERVER_EXTRAS) --constraint requirements/dev.txt --output-file requirements/server.txt
 
 .PHONY: generate
 generate: venv ## Write the CRD, the chart's copy and the reference pages anew

@@ -86,6 +86,18 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
         "age from which a connection is closed with its next answer",
         defaults["max_connection_age_seconds"],
     )
+    add(
+        "feedback-tolerance",
+        _not_negative,
+        "distance from its label at which a regressor's prediction still counts as correct, in the label's unit",
+        defaults["feedback_tolerance"],
+    )
+    add(
+        "feedback-tolerance-percent",
+        _not_negative,
+        "the same in percent of the label; the wider of the two counts",
+        defaults["feedback_tolerance_percent"],
+    )
     add("max-batch-rows", _count, "rows that are predicted together at most", limits.max_batch_rows)
     add("max-queue-rows", _count, "rows that may wait; more are answered 503", limits.max_queue_rows)
     add("max-body-bytes", _count, "size of a request's body; more is answered 413", limits.max_body_bytes)
@@ -220,6 +232,8 @@ def _serve(options: argparse.Namespace) -> int:
             latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
             drain_seconds=options.drain_seconds,
             max_connection_age_seconds=options.max_connection_age_seconds,
+            feedback_tolerance=options.feedback_tolerance,
+            feedback_tolerance_percent=options.feedback_tolerance_percent,
             termination_log=options.termination_log,
             log_level=options.log_level,
             limits=Limits(

@@ -60,7 +60,7 @@ class World:
         for traffic in self._traffic:
             traffic.close()
 
-    def declare(self, model: str | Artifact | Mapping[str, str], **changes: Any) -> str:
+    def declare(self, model: str | Artifact | Mapping[str, Any], **changes: Any) -> str:
         """Applies the ModelDeployment with this model; underscores in names of changes stand for dots."""
         if isinstance(model, str):
             model = self.models[model]

@@ -11,7 +11,7 @@ from typing import Annotated
 import pydantic
 from pydantic import Field
 
-from kedge.api import schemas
+from kedge.api import schemas, servers
 from kedge.api.schemas import ApiModel, list_map, rule, validated_by
 from kedge.api.servers import Server
 
@@ -97,10 +97,15 @@ class Model(ApiModel):
     model_config = pydantic.ConfigDict(
         json_schema_extra=validated_by(
             rule(
-                "!self.uri.startsWith('http') || has(self.sha256)",
+                "!self.uri.matches('^(https?|s3|gs)://') || has(self.sha256)",
                 "is required for a remote uri: give the output of `sha256sum` over the artifact",
                 field_path=".sha256",
-            )
+            ),
+            rule(
+                "!has(self.secretRef) || self.uri.matches('^(s3|gs)://')",
+                "belongs to s3 and gs uris: nothing else takes credentials",
+                field_path=".secretRef",
+            ),
         )
     )
 
@@ -110,15 +115,16 @@ class Model(ApiModel):
             max_length=2048,
             json_schema_extra=validated_by(
                 rule(
-                    "self.matches('^(https?://[^/]+/.+|configmap://[a-z0-9.-]+/[^/]+|pvc://[a-z0-9.-]+/.+|file:///.+)$')",
-                    "must be https://HOST/PATH, http://HOST/PATH, configmap://NAME/KEY, pvc://CLAIM/PATH or"
-                    " file:///PATH inside the server's image",
+                    "self.matches('^((https?|s3|gs)://[^/]+/.+|configmap://[a-z0-9.-]+/[^/]+|pvc://[a-z0-9.-]+/.+|file:///.+)$')",
+                    "must be https://HOST/PATH, http://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY,"
+                    " configmap://NAME/KEY, pvc://CLAIM/PATH or file:///PATH inside the server's image",
                 )
             ),
         ),
     ]
-    """Where the artifact is: `https://HOST/PATH`, `http://HOST/PATH`, `configmap://NAME/KEY`,
-    `pvc://CLAIM/PATH`, or `file:///PATH` for a file inside the server's image."""
+    """Where the artifact is: `https://HOST/PATH`, `http://HOST/PATH`, `s3://BUCKET/KEY`, `gs://BUCKET/KEY`,
+    `configmap://NAME/KEY`, `pvc://CLAIM/PATH`, or `file:///PATH` for a file inside the server's image. A remote
+    one that ends in a slash is a package."""
 
     sha256: (
         Annotated[
@@ -135,7 +141,13 @@ class Model(ApiModel):
         ]
         | None
     ) = None
-    """SHA-256 digest of the artifact in lowercase hexadecimal. The server checks it before it loads anything."""
+    """SHA-256 digest of the artifact in lowercase hexadecimal, of its `kedge.json` where it is a package. The server
+    checks it before it loads anything."""
+
+    secret_ref: servers.LocalObjectReference | None = None
+    """Secret whose keys are environment variables of whatever fetches the artifact: for s3 `AWS_ACCESS_KEY_ID`,
+    `AWS_SECRET_ACCESS_KEY`, and `AWS_REGION` and `AWS_ENDPOINT_URL` where they are needed; for gs `FSSPEC_GS_TOKEN`,
+    a service account's key in JSON. Without it the pod's service account is asked."""
 
 
 class Traffic(ApiModel):
