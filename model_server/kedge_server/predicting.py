@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_server import protocol
+from kedge_server import protocol, spot_checks
 from kedge_server.errors import ClientError, ModelError, RequestError
 from kedge_server.signature import Layout, Signature
 
@@ -33,12 +33,23 @@ class Predictor:
 
     def __init__(self, estimator: Any, signature: Signature) -> None:
         self._signature = signature
+        # None as long as nobody has asked for compiling.
+        self.compiled: spot_checks.Compiled | None = None
         self._names = [column.name for column in signature.columns]
         self._call: dict[str, Callable[[Any], Any]] = {name: getattr(estimator, name) for name in signature.methods}
         self._assemble = self._frame if signature.layout is Layout.FRAME else self._matrix
         # Rows come as an array although the model knows its features' names: the
         # decoder has already put them into the order of training.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
+
+    def call(self, method: str) -> Callable[[Any], Any]:
+        """Returns what answers `method`."""
+        return self._call[method]
+
+    def use(self, compiled: spot_checks.Compiled) -> None:
+        """Answers by `compiled` from now on, where it can."""
+        self.compiled = compiled
+        self._call = {name: compiled.around(name, call) for name, call in self._call.items()}
 
     def run(self, requests: Sequence[protocol.InferRequest]) -> list[Outcome]:
         """Returns one outcome a request, in order. Never raises."""

@@ -121,6 +121,7 @@ class _Life:
         limits = self._settings.limits
         run: Run = predictor.run
         profile_digest = ""
+        self._metrics.compiled = predictor.compiled
         if model.package is not None:
             counting = quality.Quality(model.package.profile, model.signature)
             self._metrics.quality, run = counting, counting.around(run)
