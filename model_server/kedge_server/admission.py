@@ -44,7 +44,7 @@ def _judged(model: loading.LoadedModel, predictor: predicting.Predictor) -> spot
 
 def _refused(reason: Reason, why: str) -> spot_checks.Compiled:
     _log.warning("the model is not compiled, scikit-learn answers", extra={"reason": reason.value, "error": why})
-    return spot_checks.Compiled({}, reason=reason)
+    return spot_checks.Compiled({}, None, reason, why)
 
 
 def _fault(

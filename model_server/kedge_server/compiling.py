@@ -235,10 +235,10 @@ def _linear_scores(model: Any) -> _Scores:
     flat = _name(model) == "SGDRegressor" or (hasattr(model, "classes_") and len(np.atleast_2d(model.coef_)) == 1)
 
     def scores(rows: Array) -> Array | None:
-        # NaN and infinity survive a product with anything, but a sum is cheaper to look at.
+        # Not left to the product: some BLAS libraries skip a coefficient of zero.
         if not plain(rows):
             return None
-        found = rows @ coefficients
+        found: Array = rows @ coefficients
         found += intercept
         if not plain(found):
             return None
@@ -324,7 +324,7 @@ def _tree_values(tree: Any) -> _Scores:
 
     def values(rows: Array) -> Array | None:
         narrow = _single_precision(rows, tree.n_features)
-        return None if narrow is None else tree.predict(narrow)
+        return None if narrow is None else np.asarray(tree.predict(narrow))
 
     return values
 

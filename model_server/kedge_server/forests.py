@@ -98,9 +98,7 @@ class Trees:
         step = max(1, _MAX_WALKS // len(self._roots))
         if len(rows) <= step:
             return self._sums(rows, start, per_round)
-        return np.concatenate(
-            [self._sums(rows[i : i + step], start, per_round) for i in range(0, len(rows), step)]
-        )
+        return np.concatenate([self._sums(rows[i : i + step], start, per_round) for i in range(0, len(rows), step)])
 
     def _sums(self, rows: Array, start: Array | None, per_round: int) -> Array:
         count = len(rows)
@@ -115,7 +113,8 @@ class Trees:
         if terms[0].size > 1:
             return np.ascontiguousarray(np.add.reduce(terms, axis=0))
         # A lone column would be added in pairs, which rounds otherwise than one after the other.
-        return np.add.accumulate(terms, axis=0)[-1]
+        last: Array = np.add.accumulate(terms, axis=0)[-1]
+        return last
 
     def _leaves(self, rows: Array) -> Array:
         """Returns where each walk ends, (n_trees * n_rows,), tree by tree."""

@@ -182,7 +182,7 @@ def differing(golden: GoldenRows, expected: protocol.Array, found: protocol.Arra
     if expected.shape != found.shape:
         return np.ones(len(found), dtype=np.bool_)
     if found.dtype.kind == "f":
-        same = np.isclose(
+        same: protocol.Array = np.isclose(
             found,
             expected.astype(np.float64),
             rtol=golden.relative_tolerance,
@@ -191,8 +191,7 @@ def differing(golden: GoldenRows, expected: protocol.Array, found: protocol.Arra
         )
     else:
         same = np.asarray(found == expected)
-    result: protocol.Array = ~same.reshape(len(found), -1).all(axis=1)
-    return result
+    return np.logical_not(same.reshape(len(found), -1).all(axis=1))
 
 
 def _read_json(path: Path) -> bytes:

@@ -49,6 +49,7 @@ class Compiled:
         functions: Compiled methods, by name; empty when there is a `reason`.
         golden: Whose tolerance decides what a difference is.
         reason: Why nothing is compiled.
+        why: The same for people.
         clock: Seconds that never go back.
         draw: A random number from 0 to 1, which picks the calls to check.
     """
@@ -58,6 +59,7 @@ class Compiled:
         functions: Mapping[str, Function],
         golden: packages.GoldenRows | None = None,
         reason: Reason = Reason.NONE,
+        why: str = "",
         *,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
@@ -68,6 +70,7 @@ class Compiled:
         self._draw = draw
         self._next_check = -np.inf
         self.reason = reason
+        self.why = why
         self.checked_rows = 0
         self.mismatched_rows = 0
 
@@ -116,7 +119,7 @@ class Compiled:
 
     def _give_up(self, method: str, why: str) -> None:
         self._functions = {}
-        self.reason = Reason.LIVE_ROWS_DIFFER
+        self.reason, self.why = Reason.LIVE_ROWS_DIFFER, f"{method}: {why}"
         _log.error(
             "the compiled model was given up, scikit-learn answers from now on",
             extra={"method": method, "error": why, "checked_rows": self.checked_rows},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kedge_server import cli, failures, serving, sockets
-from kedge_server.settings import Settings
+from kedge_server.settings import Compile, Settings
 
 
 def test_a_failed_start_tells_its_reason_in_the_termination_log(
@@ -68,6 +68,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
         "TRUSTED_TYPE": "a.B",
         "MAX_BATCH_ROWS": "7",
         "DRAIN_SECONDS": "0",
+        "COMPILE": "Auto",
     }.items():
         monkeypatch.setenv(f"KEDGE_SERVER_{name}", value)
     given = settings(monkeypatch, "--port", "10", "--trusted-type", "c.D", "--trusted-type", "e.F")
@@ -75,6 +76,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
     assert given.latency_thresholds_ms == (100.0, 2.5)
     assert given.trusted_types == ("c.D", "e.F")
     assert (given.limits.max_batch_rows, given.drain_seconds) == (7, 0.0)
+    assert given.compile is Compile.AUTO
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
         ["--latency-threshold-ms", "-1"],
         ["--request-timeout-seconds", "inf"],
         ["--log-level", "loud"],
+        ["--compile", "auto"],
     ],
 )
 def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
