@@ -78,9 +78,11 @@ def _after(steps: Sequence[_Step], function: Function) -> Function:
         return function
 
     def call(rows: Array) -> Array | None:
-        if not isinstance(steps[0], _Imputer) and not plain(rows):
-            return None
         for step in steps:
+            # scikit-learn looks before each step: what a number that grew too large would
+            # turn into may be dropped or clipped by a later one.
+            if not isinstance(step, _Imputer) and not plain(rows):
+                return None
             rows = step(rows)
         return function(rows)
 
@@ -235,13 +237,10 @@ def _linear_scores(model: Any) -> _Scores:
     flat = _name(model) == "SGDRegressor" or (hasattr(model, "classes_") and len(np.atleast_2d(model.coef_)) == 1)
 
     def scores(rows: Array) -> Array | None:
-        # Not left to the product: some BLAS libraries skip a coefficient of zero.
         if not plain(rows):
             return None
         found: Array = rows @ coefficients
         found += intercept
-        if not plain(found):
-            return None
         return found.reshape(-1) if flat else found
 
     return scores

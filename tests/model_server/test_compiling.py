@@ -85,6 +85,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "boosting, from zero": lambda: GradientBoostingClassifier(n_estimators=3, init="zero").fit(ROWS, TWO),
     "boosting, number": lambda: GradientBoostingRegressor(n_estimators=8, random_state=0).fit(ROWS, TARGET),
     "histograms, texts": lambda: HistGradientBoostingClassifier(max_iter=8).fit(ROWS, TEXTS),
+    "histograms, ten classes": lambda: HistGradientBoostingClassifier(max_iter=3).fit(ROWS, np.arange(150) % 10),
     "histograms, two classes": lambda: HistGradientBoostingClassifier(max_iter=8).fit(HOLES, TWO),
     "histograms, telling holes": lambda: HistGradientBoostingRegressor(max_iter=8).fit(
         TELLING, np.isnan(TELLING).sum(axis=1) * 10.0
@@ -140,6 +141,40 @@ def test_a_compiled_model_gives_scikit_learn_s_answers_to_the_last_bit(name: str
             assert found is not None
             assert found.dtype == expected.dtype
             np.testing.assert_array_equal(found, expected)
+
+
+def test_a_number_at_a_threshold_turns_where_scikit_learn_s_does() -> None:
+    """Thresholds have more digits than the numbers that are compared with them."""
+    rows = np.random.default_rng(0).normal(0, 1, (300, 1))
+    model = RandomForestRegressor(5, random_state=0).fit(rows, np.arange(300.0))
+    turns = np.concatenate([t.tree_.threshold[t.tree_.children_left >= 0] for t in model.estimators_])
+    near = turns.astype(np.float32)
+    at = np.concatenate([turns, near, np.nextafter(near, np.float32(9)), np.nextafter(near, np.float32(-9))])
+    found = compiling.compiled(model, signature.describe(model))["predict"](at[:, None])
+    np.testing.assert_array_equal(found, model.predict(at[:, None]))
+
+
+@pytest.mark.parametrize(
+    "model", [GradientBoostingClassifier(init="zero", n_estimators=1), HistGradientBoostingClassifier(max_iter=1)]
+)
+def test_a_score_of_nothing_is_decided_as_scikit_learn_does(model: Any) -> None:
+    """One kind of boosting takes the first class then, and the other the second."""
+    model.fit(np.zeros((10, 4)), ["no", "yes"] * 5)
+    assert model.decision_function(ROWS[:1]) == 0
+    found = compiling.compiled(model, signature.describe(model))["predict"](ROWS[:1])
+    np.testing.assert_array_equal(found, model.predict(ROWS[:1]))
+
+
+def test_a_number_that_outgrows_one_step_is_refused_though_a_later_step_drops_it() -> None:
+    selected = make_pipeline(StandardScaler(), SelectKBest(k=1), Ridge()).fit(ROWS * [1, 1, 1, 1e-150], LABELS)
+    clipped = make_pipeline(StandardScaler(), MinMaxScaler(clip=True), Ridge()).fit(ROWS * [1, 1, 1, 1e-150], LABELS)
+    for model in (selected, clipped):
+        function = compiling.compiled(model, signature.describe(model))["predict"]
+        large = np.array([[5.0, 3.0, 4.0, 1e200]])
+        with pytest.raises(ValueError, match="infinity"):
+            model.predict(large)
+        with np.errstate(over="ignore"):
+            assert function(large) is None
 
 
 def thresholds(name: str) -> list[float]:

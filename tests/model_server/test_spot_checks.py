@@ -69,7 +69,7 @@ def test_after_a_difference_scikit_learn_answers_for_good(caplog: pytest.LogCapt
     assert (compiled.methods, compiled.reason, compiled.checked_rows) == ((), Reason.LIVE_ROWS_DIFFER, 3)
 
 
-@pytest.mark.parametrize("found", [np.array([[1.0], [5.0], [9.0]]), np.array([1.0, np.nan, 9.0])])
+@pytest.mark.parametrize("found", [np.ones((3, 2)), np.array([[1.0], [5.0], [9.0]]), np.array([1.0, np.nan, 9.0])])
 def test_another_shape_or_a_lost_number_is_a_difference(found: Any) -> None:
     compiled, call = calls(lambda rows: found)
     call(ROWS)
