@@ -73,6 +73,7 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
     add("host", str, "address to listen on", defaults["host"])
     add("port", _port, "port to listen on; 0 takes a free one", defaults["port"])
     add("grpc-port", _port, "port for gRPC as well; none by default")
+    add("count-data", _truth, "false to leave out the counters over the package's profile", "true")
     add(
         "compile",
         _compile,
@@ -224,6 +225,7 @@ def _serve(options: argparse.Namespace) -> int:
             host=options.host,
             port=options.port,
             grpc_port=options.grpc_port,
+            count_data=options.count_data,
             compile=options.compile,
             latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
             drain_seconds=options.drain_seconds,

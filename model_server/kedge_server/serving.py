@@ -21,7 +21,7 @@ import uvicorn
 import uvloop
 
 from kedge_server import connections, dataplane, loading, metrics, packages, predicting, proving, quality, rest, sockets
-from kedge_server.batching import Batcher, Run
+from kedge_server.batching import Batcher
 from kedge_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -119,15 +119,16 @@ class _Life:
             return False
         model, predictor = loaded.result()
         limits = self._settings.limits
-        run: Run = predictor.run
         profile_digest = ""
         self._metrics.compiled = predictor.compiled
         if model.package is not None:
-            counting = quality.Quality(model.package.profile, model.signature)
-            self._metrics.quality, run = counting, counting.around(run)
             profile_digest = model.package.manifest.files[packages.PROFILE]
+            if self._settings.count_data:
+                counting = quality.Quality(model.package.profile, model.signature)
+                self._metrics.quality = counting
+                predictor.observer = counting.remember
         self._batcher = batcher = Batcher(
-            run,
+            predictor.run,
             max_batch_rows=limits.max_batch_rows,
             max_queue_rows=limits.max_queue_rows,
             timeout_seconds=limits.request_timeout_seconds,

@@ -52,6 +52,8 @@ class Settings:
     port: int = 8080
     # None leaves gRPC out: most clients speak REST, and it costs memory and start-up time.
     grpc_port: int | None = None
+    # Counting costs a few percent of a linear model's throughput.
+    count_data: bool = True
     # Off until it has proved itself with the models of those who turn it on.
     compile: Compile = Compile.OFF
     latency_thresholds_ms: tuple[float, ...] = ()

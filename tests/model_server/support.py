@@ -112,7 +112,7 @@ async def served(
     around = run(predictor.run)
     if model.package is not None:
         registry.quality = quality.Quality(model.package.profile, model.signature)
-        around = registry.quality.around(around)
+        predictor.observer = registry.quality.remember
     batcher = batching.Batcher(
         around,
         max_batch_rows=limits.max_batch_rows,

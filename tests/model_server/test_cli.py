@@ -90,6 +90,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
         ["--request-timeout-seconds", "inf"],
         ["--log-level", "loud"],
         ["--compile", "auto"],
+        ["--count-data", "no"],
     ],
 )
 def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
