@@ -137,6 +137,14 @@ def servers(folder: Path, model: str, wanted: list[str]) -> list[Server]:
         "kedge without profile": [
             *kedge, "--model-path", str(bare), "--port", "18203", "--max-connection-age-seconds", "3600",
         ],
+        "kedge compiled": [
+            *kedge, "--model-path", str(package), "--port", "18204", "--max-connection-age-seconds", "3600",
+            "--compile", "Auto",
+        ],
+        "kedge uncounted": [
+            *kedge, "--model-path", str(package), "--port", "18205", "--max-connection-age-seconds", "3600",
+            "--count-data", "false",
+        ],
     }  # fmt: skip
     return [Server(name, commands[name], 18201 + i) for i, name in enumerate(commands) if name in wanted]
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from kedge_server import packages, proving
-from kedge_server.settings import Settings
+from kedge_server.settings import Compile, Settings
 
 
 def check(settings: Settings) -> dict[str, Any]:
@@ -15,7 +15,9 @@ def check(settings: Settings) -> dict[str, Any]:
     Raises:
         StartFailure: What `serve` would end with.
     """
-    model, _ = proving.load_and_prove(settings)
+    model, predictor = proving.load_and_prove(dataclasses.replace(settings, compile=Compile.AUTO))
+    compiled = predictor.compiled
+    assert compiled is not None  # noqa: S101 - it was asked for
     package = model.package
     return {
         "path": str(settings.model_path),
@@ -39,4 +41,5 @@ def check(settings: Settings) -> dict[str, Any]:
         "goldenRows": len(package.golden.rows[0]) if package else 0,
         "referenceRows": package.profile.rows if package else 0,
         "calibrated": package.profile.calibrated if package else None,
+        "compiled": {"methods": list(compiled.methods), "reason": compiled.reason.value, "message": compiled.why},
     }

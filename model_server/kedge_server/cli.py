@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge_server import failures, logs
-from kedge_server.settings import Limits, Settings
+from kedge_server.settings import Compile, Limits, Settings
 
 _PREFIX = "KEDGE_SERVER_"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
@@ -73,6 +73,14 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
     add("host", str, "address to listen on", defaults["host"])
     add("port", _port, "port to listen on; 0 takes a free one", defaults["port"])
     add("grpc-port", _port, "port for gRPC as well; none by default")
+    add("count-data", _truth, "false to leave out the counters over the package's profile", "true")
+    add(
+        "compile",
+        _compile,
+        "Auto answers by plain numpy instead of scikit-learn where that is proved by the golden rows to give the"
+        " same; Off does not",
+        defaults["compile"].value,
+    )
     add(
         "latency-threshold-ms",
         _positive,
@@ -229,6 +237,8 @@ def _serve(options: argparse.Namespace) -> int:
             host=options.host,
             port=options.port,
             grpc_port=options.grpc_port,
+            count_data=options.count_data,
+            compile=options.compile,
             latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
             drain_seconds=options.drain_seconds,
             max_connection_age_seconds=options.max_connection_age_seconds,
@@ -349,6 +359,14 @@ def _truth(text: str) -> bool:
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
     return text == "true"
+
+
+def _compile(text: str) -> Compile:
+    try:
+        return Compile(text)
+    except ValueError as exc:
+        known = " or ".join(choice.value for choice in Compile)
+        raise argparse.ArgumentTypeError(f"{text!r} is not {known}") from exc
 
 
 def _level(text: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 import prometheus_client
 import sklearn
 
-from kedge_server import feedback, quality
+from kedge_server import feedback, quality, spot_checks
 from kedge_server.errors import Fault
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -116,6 +116,7 @@ class Metrics:
         self.queue_rows = queue_rows
         self.feedback_counts: Mapping[feedback.Outcome, int] = dict.fromkeys(feedback.Outcome, 0)
         self.quality: quality.Quality | None = None
+        self.compiled: spot_checks.Compiled | None = None
         self._registry = prometheus_client.CollectorRegistry(auto_describe=True)
         prometheus_client.ProcessCollector(registry=self._registry)
         prometheus_client.GCCollector(registry=self._registry)
@@ -163,6 +164,21 @@ class Metrics:
                 "gauge",
                 "What is loaded; absent until it is.",
                 lambda name: [f"{name}{labels(self._info)} 1"] if self._info else [],
+            ),
+            "kedge_server_compiled_info": (
+                "gauge",
+                "Which methods are answered by a compiled form, or why none is; absent unless it was asked for.",
+                self._compiled_info_samples,
+            ),
+            "kedge_server_compiled_checked_rows_total": (
+                "counter",
+                "Live rows that were predicted by scikit-learn as well, and compared.",
+                lambda name: self._compiled_samples(name, "checked_rows"),
+            ),
+            "kedge_server_compiled_mismatched_rows_total": (
+                "counter",
+                "Live rows in which the compiled form differed; their users got scikit-learn's answer.",
+                lambda name: self._compiled_samples(name, "mismatched_rows"),
             ),
         }
 
@@ -216,6 +232,22 @@ class Metrics:
                 yield f"# TYPE {name} {kind}"
                 for pairs, value in samples:
                     yield f"{name}{labels({**self._model, **pairs})} {value}"
+
+    def _compiled_info_samples(self, name: str) -> Iterable[str]:
+        if self.compiled is None:
+            return []
+        pairs = {
+            **self._model,
+            "state": "Compiled" if self.compiled.methods else "NotCompiled",
+            "reason": self.compiled.reason.value,
+            "methods": ",".join(self.compiled.methods),
+        }
+        return [f"{name}{labels(pairs)} 1"]
+
+    def _compiled_samples(self, name: str, attribute: str) -> Iterable[str]:
+        if self.compiled is None:
+            return []
+        return [f"{name}{labels(self._model)} {getattr(self.compiled, attribute)}"]
 
     def _request_samples(self, name: str) -> Iterable[str]:
         for fault, count in self._requests.items():

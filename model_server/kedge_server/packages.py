@@ -174,19 +174,24 @@ def golden_request(golden: GoldenRows, columns: tuple[Column, ...]) -> tuple[pro
 def differences(golden: GoldenRows, method: str, array: protocol.Array) -> list[int]:
     """Returns the golden rows for which `method` now answers otherwise."""
     expected = np.array(golden.answers[method], dtype=None if array.dtype.kind == "f" else object)
-    if array.dtype.kind == "f":
-        if expected.shape != array.shape:
-            return list(range(len(array)))
-        close = np.isclose(
-            array,
+    return np.flatnonzero(differing(golden, expected, array)).tolist()
+
+
+def differing(golden: GoldenRows, expected: protocol.Array, found: protocol.Array) -> protocol.Array:
+    """Returns a mask (n_rows,) of the rows in which two answers differ beyond the tolerance."""
+    if expected.shape != found.shape:
+        return np.ones(len(found), dtype=np.bool_)
+    if found.dtype.kind == "f":
+        same: protocol.Array = np.isclose(
+            found,
             expected.astype(np.float64),
             rtol=golden.relative_tolerance,
             atol=golden.absolute_tolerance,
             equal_nan=True,
         )
-        return np.flatnonzero(~close.reshape(len(array), -1).all(axis=1)).tolist()
-    found = array.tolist()
-    return [i for i, (a, b) in enumerate(zip(found, golden.answers[method], strict=True)) if a != b]
+    else:
+        same = np.asarray(found == expected)
+    return np.logical_not(same.reshape(len(found), -1).all(axis=1))
 
 
 def _read_json(path: Path) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_server import protocol
+from kedge_server import protocol, spot_checks
 from kedge_server.errors import ClientError, ModelError, RequestError
 from kedge_server.signature import Layout, Signature
 
@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 # Outcome of one request: its outputs in the order asked for, or why there are none.
 Outcome = list[protocol.Output] | RequestError
+Observer = Callable[[protocol.Rows, list[protocol.Output]], None]
 
 
 class Predictor:
@@ -33,12 +34,25 @@ class Predictor:
 
     def __init__(self, estimator: Any, signature: Signature) -> None:
         self._signature = signature
+        # None as long as nobody has asked for compiling.
+        self.compiled: spot_checks.Compiled | None = None
         self._names = [column.name for column in signature.columns]
         self._call: dict[str, Callable[[Any], Any]] = {name: getattr(estimator, name) for name in signature.methods}
-        self._assemble = self._frame if signature.layout is Layout.FRAME else self._matrix
+        self._is_frame = signature.layout is Layout.FRAME
+        # Told the rows of each prediction and its outputs, of which there are none when it failed.
+        self.observer: Observer = _nobody
         # Rows come as an array although the model knows its features' names: the
         # decoder has already put them into the order of training.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
+
+    def call(self, method: str) -> Callable[[Any], Any]:
+        """Returns what answers `method`."""
+        return self._call[method]
+
+    def use(self, compiled: spot_checks.Compiled) -> None:
+        """Answers by `compiled` from now on, where it can."""
+        self.compiled = compiled
+        self._call = {name: compiled.around(name, call) for name, call in self._call.items()}
 
     def run(self, requests: Sequence[protocol.InferRequest]) -> list[Outcome]:
         """Returns one outcome a request, in order. Never raises."""
@@ -76,26 +90,29 @@ class Predictor:
         try:
             return self._predict(request.methods, [request.rows])
         except Exception as exc:  # noqa: BLE001 - it may be anything, and the server must live on
+            self.observer(request.rows, [])
             return self._blame(request.rows, exc)
 
     def _predict(self, methods: tuple[str, ...], rows: list[protocol.Rows]) -> list[protocol.Output]:
-        assembled = self._assemble(rows)
-        count = sum(r.count for r in rows)
+        whole = rows[0] if len(rows) == 1 else self._joined(rows)
+        given = self._frame(whole) if self._is_frame else whole.matrix
         outputs: list[protocol.Output] = []
         for method in methods:
-            outputs.extend(_tensors(method, self._call[method](assembled), count))
+            outputs.extend(_tensors(method, self._call[method](given), whole.count))
+        self.observer(whole, outputs)
         return outputs
 
-    def _matrix(self, rows: list[protocol.Rows]) -> Any:
-        if len(rows) == 1:
-            return rows[0].matrix
-        return np.concatenate([r.matrix for r in rows if r.matrix is not None])
+    def _joined(self, rows: list[protocol.Rows]) -> protocol.Rows:
+        count = sum(r.count for r in rows)
+        if not self._is_frame:
+            return protocol.Rows(count, matrix=np.concatenate([r.matrix for r in rows if r.matrix is not None]))
+        columns = [r.columns for r in rows if r.columns is not None]
+        return protocol.Rows(count, columns=tuple(np.concatenate(parts) for parts in zip(*columns, strict=True)))
 
-    def _frame(self, rows: list[protocol.Rows]) -> Any:
+    def _frame(self, rows: protocol.Rows) -> Any:
         import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415 - half a second that most models need not pay
 
-        columns = [r.columns for r in rows if r.columns is not None]
-        return pd.DataFrame({name: np.concatenate([c[i] for c in columns]) for i, name in enumerate(self._names)})
+        return pd.DataFrame(dict(zip(self._names, rows.columns or (), strict=True)))
 
     def _blame(self, rows: protocol.Rows, exc: Exception) -> RequestError:
         """Tells the client's mistake from the model's after the model raised.
@@ -129,6 +146,10 @@ class Predictor:
             if (np.abs(numbers) > np.finfo(np.float32).max).any():
                 return f'feature "{name}" holds a number that is too large for this model'
         return None
+
+
+def _nobody(rows: protocol.Rows, outputs: list[protocol.Output]) -> None:
+    """Is told of predictions before anybody wants to know."""
 
 
 def _tensors(method: str, result: Any, count: int) -> list[protocol.Output]:

@@ -7,8 +7,8 @@ import logging
 
 import numpy as np
 
-from kedge_server import failures, loading, packages, predicting, protocol
-from kedge_server.settings import Settings
+from kedge_server import admission, failures, loading, packages, predicting, protocol
+from kedge_server.settings import Compile, Settings
 from kedge_server.signature import Kind, Layout, OutputTensor, Signature, observed
 
 _log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ def load_and_prove(settings: Settings) -> tuple[loading.LoadedModel, predicting.
         outputs = check_golden_rows(predictor, model.signature, model.package)
     else:
         outputs = warm_up(predictor, model.signature)
+    if settings.compile is Compile.AUTO:
+        admission.admit(model, predictor)
     described = dataclasses.replace(model.signature, outputs=outputs)
     return dataclasses.replace(model, signature=described), predictor
 

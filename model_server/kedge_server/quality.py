@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from kedge_server import profiles, protocol
-from kedge_server.batching import Run
-from kedge_server.predicting import Outcome
 from kedge_server.signature import Signature
 
-# Rows that are counted together. More would need more memory and save nothing.
-BLOCK_ROWS = 1024
+# Rows that are counted together. Of twice as many the arrays are so large that the C
+# library gives their memory back to the kernel each time, and getting it again costs
+# more than the counting.
+BLOCK_ROWS = 512
 # Room for every bin of a feature; the last is for missing values.
 _SLOTS = 13
 _MISSING_SLOT = _SLOTS - 1
@@ -46,7 +46,7 @@ class Quality:
         self._edges = _padded(self._numeric)
         self._last = np.array([len(bins.edges) for bins in self._numeric])
         self._lock = threading.Lock()
-        self._pending: list[tuple[Sequence[protocol.InferRequest], list[Outcome]]] = []
+        self._pending: list[tuple[protocol.Rows, list[protocol.Output]]] = []
         self._pending_rows = 0
         self._counts = {bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in profile.features}
         self._numeric_counts = np.zeros((len(self._numeric), _SLOTS), dtype=np.int64)
@@ -54,19 +54,13 @@ class Quality:
         self._rest_missing = 0
         self._invalid_rows = 0
 
-    def around(self, run: Run) -> Run:
-        """Returns `run` with its requests and outcomes remembered for counting."""
-
-        def counted(requests: Sequence[protocol.InferRequest]) -> list[Outcome]:
-            outcomes = run(requests)
-            with self._lock:
-                self._pending.append((requests, outcomes))
-                self._pending_rows += sum(request.rows.count for request in requests)
-                if self._pending_rows >= BLOCK_ROWS:
-                    self._flush()
-            return outcomes
-
-        return counted
+    def remember(self, rows: protocol.Rows, outputs: list[protocol.Output]) -> None:
+        """Keeps the rows of one prediction and what came of them for counting."""
+        with self._lock:
+            self._pending.append((rows, outputs))
+            self._pending_rows += rows.count
+            if self._pending_rows >= BLOCK_ROWS:
+                self._flush()
 
     def families(self) -> Iterator[tuple[str, str, str, list[tuple[dict[str, str], int]]]]:
         """Yields (name, type, help, samples) of each metric family, everything counted."""
@@ -137,7 +131,7 @@ class Quality:
         if not self._pending:
             return
         pending, self._pending, self._pending_rows = self._pending, [], 0
-        rows = [request.rows for requests, _ in pending for request in requests]
+        rows = [rows for rows, _ in pending]
         whole = _whole(rows)
         invalid = np.zeros(sum(r.count for r in rows), dtype=np.bool_)
         if self._numeric:
@@ -147,30 +141,33 @@ class Quality:
             self._counts[bins.name] += np.bincount(positions, minlength=len(bins.labels))
             invalid |= positions == len(bins.labels) - 2
         if self._rest and whole is not None:
-            self._rest_missing += int(np.isnan(whole[:, self._rest]).sum())
+            self._rest_missing += int(np.isnan(whole.take(self._rest, axis=1)).sum())
         elif self._rest:
             self._rest_missing += sum(int(_missing(_column(rows, i)).sum()) for i in self._rest)
         self._invalid_rows += int(invalid.sum())
-        self._count_outputs([outcome for _, outcomes in pending for outcome in outcomes])
+        self._count_outputs([output for _, outputs in pending for output in outputs])
 
     def _count_numbers(self, values: protocol.Array, invalid: protocol.Array) -> None:
         """Counts (n_rows, n_numeric_features) at once and marks rows out of range."""
         # Edge by edge: numpy compares whole blocks quickly, but sums short axes slowly.
         positions = np.zeros(values.shape, dtype=np.int8)
+        above = np.empty(values.shape, dtype=np.bool_)
         for edges in self._edges.T:
-            positions += values > edges
+            np.greater(values, edges, out=above)
+            positions += above.view(np.int8)
         outside = (positions == 0) | (positions == self._last)
         missing = np.isnan(values)
-        outside &= ~missing
-        positions[missing] = _MISSING_SLOT
+        if missing.any():
+            outside &= ~missing
+            positions[missing] = _MISSING_SLOT
         invalid |= outside.any(axis=1)
         width = len(self._numeric)
         flat = (positions.astype(np.int64) + np.arange(width) * _SLOTS).ravel()
         self._numeric_counts += np.bincount(flat, minlength=width * _SLOTS).reshape(width, _SLOTS)
 
-    def _count_outputs(self, outcomes: list[Outcome]) -> None:
+    def _count_outputs(self, outputs: list[protocol.Output]) -> None:
         for bins in self._profile.outputs:
-            arrays = [a for o in outcomes if isinstance(o, list) for name, a in o if name == bins.name]
+            arrays = [array for name, array in outputs if name == bins.name]
             if not arrays:
                 continue
             self._output_counts[bins.name] += _count_output(bins, np.concatenate(arrays))
@@ -209,7 +206,8 @@ def _numeric_columns(
     """Returns the numeric features of all rows as float64 (n_rows, n_positions)."""
     if whole is None:
         return np.column_stack([_numbers(_column(rows, i)) for i in positions])
-    return whole if positions == list(range(whole.shape[1])) else whole[:, positions]
+    # An index would give the columns one after the other, which the comparisons with edges are slow on.
+    return whole if positions == list(range(whole.shape[1])) else whole.take(positions, axis=1)
 
 
 def _column(rows: Sequence[protocol.Rows], position: int) -> protocol.Array:

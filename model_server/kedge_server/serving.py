@@ -35,7 +35,7 @@ from kedge_server import (
     sockets,
     tracing,
 )
-from kedge_server.batching import Batcher, Run
+from kedge_server.batching import Batcher
 from kedge_server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -140,14 +140,15 @@ class _Life:
             return False
         model, predictor = loaded.result()
         limits = self._settings.limits
-        run: Run = predictor.run
         profile_digest = ""
+        self._metrics.compiled = predictor.compiled
         if model.package is not None:
-            counting = quality.Quality(model.package.profile, model.signature)
-            self._metrics.quality, run = counting, counting.around(run)
             profile_digest = model.package.manifest.files[packages.PROFILE]
-        if self._spans is not None:
-            run = self._spans.around_run(run)
+            if self._settings.count_data:
+                counting = quality.Quality(model.package.profile, model.signature)
+                self._metrics.quality = counting
+                predictor.observer = counting.remember
+        run = predictor.run if self._spans is None else self._spans.around_run(predictor.run)
         self._batcher = batcher = Batcher(
             run,
             max_batch_rows=limits.max_batch_rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from pathlib import Path
 
 MIB = 1 << 20
@@ -29,6 +30,13 @@ class Limits:
     max_connections: int = 4096
 
 
+class Compile(enum.Enum):
+    """Whether the model may be answered by a compiled form of it."""
+
+    OFF = "Off"
+    AUTO = "Auto"
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How one process serves one model."""
@@ -44,6 +52,10 @@ class Settings:
     port: int = 8080
     # None leaves gRPC out: most clients speak REST, and it costs memory and start-up time.
     grpc_port: int | None = None
+    # Counting costs a few percent of a linear model's throughput.
+    count_data: bool = True
+    # Off until it has proved itself with the models of those who turn it on.
+    compile: Compile = Compile.OFF
     latency_thresholds_ms: tuple[float, ...] = ()
     # Endpoints and kube-proxy follow a terminating pod within a second or two.
     drain_seconds: float = 5.0

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kedge_server import batching, cli, dataplane, loading, metrics, predicting, quality, rest, signature
+from kedge_server import batching, cli, dataplane, loading, metrics, predicting, quality, rest, signature, spot_checks
 from kedge_server.settings import Limits, Settings
 
 DIGITS, DIGIT_LABELS = load_digits(return_X_y=True)
@@ -98,6 +98,7 @@ async def served(
     estimator: Any,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     run: Callable[[batching.Run], batching.Run] = lambda run: run,
+    compiled: spot_checks.Compiled | None = None,
     **options: Any,
 ) -> AsyncIterator[Served]:
     """Serves `estimator` as model `m`, version `7`, inside this event loop."""
@@ -105,10 +106,14 @@ async def served(
     registry = metrics.Metrics("m", (100.0,))
     plane = dataplane.Dataplane(settings, registry)
     model = estimator if isinstance(estimator, loading.LoadedModel) else loaded(estimator)
-    around = run(predicting.Predictor(model.estimator, model.signature).run)
+    predictor = predicting.Predictor(model.estimator, model.signature)
+    if compiled is not None:
+        predictor.use(compiled)
+    registry.compiled = predictor.compiled
+    around = run(predictor.run)
     if model.package is not None:
         registry.quality = quality.Quality(model.package.profile, model.signature)
-        around = registry.quality.around(around)
+        predictor.observer = registry.quality.remember
     batcher = batching.Batcher(
         around,
         max_batch_rows=limits.max_batch_rows,

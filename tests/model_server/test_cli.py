@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kedge_server import cli, failures, serving, sockets
-from kedge_server.settings import Settings
+from kedge_server.settings import Compile, Settings
 
 
 def test_a_failed_start_tells_its_reason_in_the_termination_log(
@@ -70,6 +70,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
         "DRAIN_SECONDS": "0",
         "FEEDBACK_TOLERANCE": "0.5",
         "FEEDBACK_TOLERANCE_PERCENT": "5",
+        "COMPILE": "Auto",
     }.items():
         monkeypatch.setenv(f"KEDGE_SERVER_{name}", value)
     given = settings(monkeypatch, "--port", "10", "--trusted-type", "c.D", "--trusted-type", "e.F")
@@ -78,6 +79,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
     assert given.trusted_types == ("c.D", "e.F")
     assert (given.limits.max_batch_rows, given.drain_seconds) == (7, 0.0)
     assert (given.feedback_tolerance, given.feedback_tolerance_percent) == (0.5, 5.0)
+    assert given.compile is Compile.AUTO
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,8 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
         ["--log-level", "loud"],
         ["--feedback-tolerance", "-1"],
         ["--feedback-tolerance-percent", "nan"],
+        ["--compile", "auto"],
+        ["--count-data", "no"],
     ],
 )
 def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

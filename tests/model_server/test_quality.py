@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
@@ -108,12 +109,11 @@ def test_counting_together_gives_what_counting_each_feature_alone_does(
     columns = tuple(signature.Column(n, signature.Kind.NUMBER) for n in names)
     described = signature.Signature(signature.Layout.MATRIX, columns, 3, named=True, methods=("predict",))
     counting = quality.Quality(profile, described)
-    run = counting.around(lambda requests: [[] for _ in requests])
     rest = rows
     for cut in [*cuts, len(rows)]:
         part, rest = rest[:cut], rest[cut:]
         if len(part):
-            run([protocol.InferRequest(None, protocol.Rows(len(part), matrix=part), ("predict",))])
+            counting.remember(protocol.Rows(len(part), matrix=part), [])
     (found,) = [s for name, _, _, s in counting.families() if name == "kedge_server_feature_bin_total"]
     expected = [
         ({"feature": bins.name, "bin": label}, count)
@@ -128,8 +128,15 @@ def test_memory_stays_bounded_between_two_scrapes(tmp_path: Path) -> None:
     columns = (signature.Column("a", signature.Kind.NUMBER),)
     described = signature.Signature(signature.Layout.MATRIX, columns, 1, named=True, methods=("predict",))
     counting = quality.Quality(profile, described)
-    run = counting.around(lambda requests: [[] for _ in requests])
-    request = protocol.InferRequest(None, protocol.Rows(1, matrix=np.zeros((1, 1))), ("predict",))
+    row = protocol.Rows(1, matrix=np.zeros((1, 1)))
     for _ in range(3 * quality.BLOCK_ROWS):
-        run([request])
+        counting.remember(row, [])
         assert len(counting._pending) < quality.BLOCK_ROWS
+
+
+def test_a_server_counts_no_data_when_it_is_told_not_to(tmp_path: Path) -> None:
+    packing.package(support.iris_model(), support.IRIS, tmp_path / "p", name="m")
+    for choice, there in (("true", True), ("false", False)):
+        with support.process("--model-path", str(tmp_path / "p"), "--count-data", choice) as server:
+            assert httpx.post(f"{server.url}/v2/models/m/infer", json=support.iris_body()).status_code == 200
+            assert ("kedge_server_feature_bin_total" in httpx.get(f"{server.url}/metrics").text) is there
