@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -62,10 +63,11 @@ class _Life:
         self._listener = listener
         self._metrics = metrics.Metrics(settings.model_name, settings.latency_thresholds_ms)
         self._plane = dataplane.Dataplane(settings, self._metrics)
+        app = rest.App(self._plane)
         self._server = _Server(
             uvicorn.Config(
-                rest.App(self._plane),
-                http=connections.protocol_class(settings),
+                app,
+                http=connections.protocol_class(settings, app),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -134,6 +136,7 @@ class _Life:
         batcher.on_batch = self._metrics.predicted
         self._metrics.queue_rows = lambda: batcher.queued_rows
         self._metrics.loaded(self._settings.model_version, model.digest, profile_digest)
+        _leave_to_stay()
         self._plane.serve(model, batcher)
         _log.info(
             "ready",
@@ -194,6 +197,16 @@ class _Life:
         await serving
         if self._batcher is not None:
             self._batcher.close()
+
+
+def _leave_to_stay() -> None:
+    """Takes what has been imported and loaded out of the garbage collector's sight.
+
+    It stays for good, and looking at it again and again stopped everything for 50 ms
+    about once a second under load.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _first(future: asyncio.Future[Any], event: Coroutine[Any, Any, Any]) -> None:
