@@ -65,6 +65,9 @@ lock: venv ## Pin every dependency anew, with hashes
 	$(COMPILE) --extra operator --output-file requirements/operator.txt
 	$(COMPILE) --extra server --output-file requirements/server.txt
 	$(COMPILE) --extra operator --extra server --group dev --output-file requirements/dev.txt
+	for peer in bentoml fastapi litserve mlserver; do \
+	    $(COMPILE) --group peer-$$peer --constraint requirements/server.txt --output-file requirements/peer-$$peer.txt || exit 1; \
+	done
 
 .PHONY: generate
 generate: venv ## Write the CRD, the chart's copy and the reference pages anew
@@ -86,5 +89,5 @@ bench-decisions: venv ## Measure what the verdicts promise, and write docs/decis
 	$(BIN)/python -m benchmarks.decisions
 
 .PHONY: bench-serving
-bench-serving: venv ## Measure the model server beside others
+bench-serving: venv ## Measure the model server beside others, and write docs/serving anew (about 25 min)
 	$(BIN)/python -m benchmarks.serving
