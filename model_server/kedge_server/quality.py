@@ -18,8 +18,9 @@ from kedge_server.batching import Run
 from kedge_server.predicting import Outcome
 from kedge_server.signature import Signature
 
-# Rows that are counted together. More would need more memory and save nothing.
-BLOCK_ROWS = 1024
+# Rows that are counted together. Fewer cost more each; more cost no less, and the
+# requests behind a block wait for it: 1024 rows of 64 numbers took 2 to 4 ms.
+BLOCK_ROWS = 256
 # Room for every bin of a feature; the last is for missing values.
 _SLOTS = 13
 _MISSING_SLOT = _SLOTS - 1
