@@ -94,6 +94,7 @@ def measure(folder: Path, model: str, fitted: Any, options: argparse.Namespace) 
                         path = models.write_bodies(folder, rows, server.kind.wire)
                         rounds[server.name].append(turn(server, path, connections, options.seconds))
                 cell = {"model": model, "rows": rows, "connections": connections, "bare": statistics.median(bare)}
+                cell |= {"rounds": options.rounds, "seconds": options.seconds}
                 found.append({**cell, "servers": {name: _summary(r) for name, r in rounds.items()}})
                 print(_line(found[-1]), flush=True)
     finally:
@@ -132,7 +133,7 @@ def processor() -> str:
     return platform.machine()
 
 
-def merged(stored: Path, found: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+def merged(stored: Path, found: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the stored results with the cells of `found` in place of theirs."""
     results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {"cells": []}
     measured = {_key(cell) for cell in found}
@@ -140,8 +141,6 @@ def merged(stored: Path, found: list[dict[str, Any]], options: argparse.Namespac
     return {
         "processor": processor(),
         "python": platform.python_version(),
-        "seconds": options.seconds,
-        "rounds": options.rounds,
         "cells": sorted(cells, key=lambda cell: ("LF".index(cell["model"]), cell["rows"], cell["connections"])),
     }
 
@@ -174,7 +173,7 @@ def main() -> None:
             fitted = models.make(folder)
             for model in options.models:
                 found = measure(folder, model, fitted[model], options)
-                stored.write_text(json.dumps(merged(stored, found, options), indent=1) + "\n")
+                stored.write_text(json.dumps(merged(stored, found), indent=1) + "\n")
     page.write(json.loads(stored.read_text()), options.folder / "README.md")
     print(f"wrote {options.folder / 'README.md'}")
 

@@ -57,13 +57,14 @@ def write(results: dict[str, Any], path: Path) -> None:
 
 
 def _head(results: dict[str, Any]) -> str:
+    rounds, seconds = (min(cell[name] for cell in results["cells"]) for name in ("rounds", "seconds"))
     return f"""
 # How fast the model server is
 
 Whole servers side by side in one run, with the same two models over the digits of scikit-learn (64 numbers a row):
 L, StandardScaler and LogisticRegression, and F, a forest of 100 trees. Every request asks `predict_proba` for other
 rows. The server has one core, wrk the other, and servers that are not measured just then are stopped. A figure is the
-median of {results["rounds"]} interleaved turns of {results["seconds"]} s, each after a second of load and a pause.
+median of at least {rounds} interleaved turns of {seconds} s or more, each after a second of load and a pause.
 The page is generated, figures and words, by `make bench-serving` (`python -m benchmarks.serving`); the numbers are in
 [results.json](results.json). Processor: {results["processor"]}; Python {results["python"]}.
 

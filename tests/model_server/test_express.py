@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import numpy as np
 import orjson
 import pytest
 import skops.io
+import uvicorn
 from tests.model_server import support
+
+from kedge_server import connections, express
+from kedge_server.settings import Settings
 
 PATH = "/v2/models/m/infer"
 LONG = "x" * 70_000
@@ -131,3 +136,87 @@ def test_whoever_hangs_up_is_counted_with_the_answer_it_would_have_had(server: s
             leaving.shutdown(socket.SHUT_RDWR)
 
     support.wait_until(lambda: answered() == before + 20)
+
+
+class Transport:
+    """Keeps what is written, and whether it was closed."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+
+class Later:
+    """Takes plain requests and answers when told."""
+
+    targets = frozenset((PATH.encode(),))
+    max_body_bytes = 1000
+
+    def __init__(self) -> None:
+        self.exchanges: list[express.Exchange] = []
+
+    def take(self, exchange: express.Exchange, body: bytes) -> None:
+        self.exchanges.append(exchange)
+
+
+@pytest.fixture
+async def direct() -> tuple[Later, Transport, connections.Connection]:
+    """Returns a connection with what it stands between."""
+    handler, transport = Later(), Transport()
+    settings = Settings(model_name="m", model_path=Path("unused"))
+    config = uvicorn.Config(lambda: None, loop="asyncio", log_config=None, ws="none", lifespan="off")
+    made = connections.protocol_class(settings, handler)(config, uvicorn.server.ServerState(), {})
+    made.connection_made(transport)  # type: ignore[arg-type]
+    assert isinstance(made, connections.Connection)
+    return handler, transport, made
+
+
+async def test_an_idle_connection_ends_after_its_time_and_a_waiting_one_does_not(
+    direct: tuple[Later, Transport, connections.Connection],
+) -> None:
+    handler, transport, connection = direct
+    long_after = connections.IDLE_SECONDS + 1.0
+    connection.data_received(request(b"{}"))
+    connection.sweep(time.monotonic() + long_after)
+    assert not transport.closed
+    handler.exchanges[0].send(200, (), b"{}", last=False)
+    connection.sweep(time.monotonic())
+    assert not transport.closed
+    connection.sweep(time.monotonic() + long_after)
+    assert transport.closed
+
+
+async def test_nothing_is_written_to_a_client_that_has_gone(
+    direct: tuple[Later, Transport, connections.Connection],
+) -> None:
+    handler, transport, connection = direct
+    connection.data_received(request(b"{}"))
+    connection.connection_lost(None)
+    handler.exchanges[0].send(200, (), b"{}", last=False)
+
+    assert transport.written == b""
+
+
+async def test_a_client_that_does_not_read_is_left_to_the_long_way(
+    direct: tuple[Later, Transport, connections.Connection],
+) -> None:
+    handler, _, connection = direct
+    connection.pause_writing()
+    started: list[object] = []
+    connection._start_asgi_task = lambda *parts: started.append(parts)  # type: ignore[method-assign]
+    connection.data_received(request(b"{}"))
+
+    assert handler.exchanges == []
+    assert len(started) == 1
