@@ -68,6 +68,12 @@ lock: venv ## Pin every dependency anew, with hashes
 	@# What is shipped is what is tested.
 	$(COMPILE) --extra operator --constraint requirements/dev.txt --output-file requirements/operator.txt
 	$(COMPILE) $(SERVER_EXTRAS) --constraint requirements/dev.txt --output-file requirements/server.txt
+	@# The peers get the same arithmetic and the same event loop; in all else they differ too much.
+	@mkdir -p .local
+	sed -nE 's/^((httptools|joblib|numpy|scikit-learn|scipy|uvicorn|uvloop)==.*) \\$$/\1/p' requirements/server.txt > .local/shared.txt
+	for peer in bentoml fastapi litserve mlserver; do \
+	    $(COMPILE) --no-annotate --group peer-$$peer --constraint .local/shared.txt --output-file requirements/peer-$$peer.txt || exit 1; \
+	done
 
 .PHONY: generate
 generate: venv ## Write the CRD, the chart's copy and the reference pages anew
@@ -89,5 +95,5 @@ bench-decisions: venv ## Measure what the verdicts promise, and write docs/decis
 	$(BIN)/python -m benchmarks.decisions
 
 .PHONY: bench-serving
-bench-serving: venv ## Measure the model server beside others
+bench-serving: venv ## Measure the model server beside others, and write docs/serving anew (about 25 min)
 	$(BIN)/python -m benchmarks.serving

@@ -1,1 +1,1 @@
-"""Measures the model server against a bare loop and a minimal server, in one run."""
+"""Measures the model server beside a bare loop, a minimal server and other model servers, in one run."""

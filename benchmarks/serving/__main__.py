@@ -1,7 +1,9 @@
-"""`python -m benchmarks.serving`: requests a second and latency, as ratios within one run.
+"""`python -m benchmarks.serving`: whole servers side by side, as ratios within one run.
 
-The servers get the first core and wrk the second. Rounds are interleaved, so that what
-else the machine does falls on all alike; only the ratios mean anything. Needs wrk.
+The server whose turn it is gets the first core and wrk the second; the other servers
+stand still. Rounds are interleaved, so that what else the machine does falls on all
+alike; only the ratios mean anything. Each cell that is measured replaces the stored one,
+so a long run can be made in pieces. Needs wrk.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -18,91 +21,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
-import orjson
-import skops.io
-from sklearn.datasets import load_digits
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from benchmarks.serving import environments, models, page
+from benchmarks.serving.servers import CLIENT_CORE, KINDS, ONE_THREAD, SERVER_CORE, Server
 
-from kedge_server import packing
-
-DISTINCT_BODIES = 512
-SERVER_CORE, CLIENT_CORE = 0, 1
-# Connections that outnumber what a server can take starve at first; let them settle.
-SETTLE_SECONDS = 1
-
-
-def models(folder: Path) -> dict[str, Path]:
-    """Packs the two models over digits: L, a linear pipeline, and F, a forest of 100."""
-    rows, labels = load_digits(return_X_y=True)
-    fitted = {
-        "L": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(rows, labels),
-        "F": RandomForestClassifier(100, random_state=0).fit(rows, labels),
-    }
-    for name, model in fitted.items():
-        packing.package(model, rows, folder / name, name="m")
-        skops.io.dump(model, folder / f"{name}.skops")
-    return {name: folder / name for name in fitted}
-
-
-def bodies(folder: Path, rows: int) -> Path:
-    data, _ = load_digits(return_X_y=True)
-    dice = np.random.default_rng(0)
-    path = folder / f"bodies-{rows}"
-    with path.open("wb") as file:
-        for _ in range(DISTINCT_BODIES):
-            chosen = data[dice.integers(0, len(data), rows)]
-            tensor = {"name": "x", "datatype": "FP64", "shape": chosen.shape, "data": chosen.ravel().tolist()}
-            file.write(orjson.dumps({"parameters": {"method": "predict_proba"}, "inputs": [tensor]}) + b"\n")
-    return path
-
-
-class Server:
-    """One server process, pinned to its core."""
-
-    def __init__(self, name: str, command: list[str], port: int) -> None:
-        self.name = name
-        self.port = port
-        self._process = subprocess.Popen(
-            ["taskset", "-c", str(SERVER_CORE), *command],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            stderr=subprocess.DEVNULL,
-        )
-
-    def wait_ready(self, body: bytes) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise SystemExit(f"{self.name} ended by itself")
-            try:
-                if httpx.post(f"http://127.0.0.1:{self.port}/v2/models/m/infer", content=body).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        raise SystemExit(f"{self.name} did not get ready")
-
-    def cpu_seconds(self) -> float:
-        """Returns what the process has used: it tells costs apart even on a busy machine."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+# Load before each measured turn, and then none: connections that outnumber what a
+# server can take starve at first, and what the load left behind is worked off.
+SETTLE_SECONDS, PAUSE_SECONDS = 1, 0.3
 
 
 def load(server: Server, path: Path, connections: int, seconds: int) -> dict[str, float]:
+    """Asks as fast as `connections` clients can, and returns what wrk saw."""
     before = server.cpu_seconds()
     script = Path(__file__).with_name("distinct.lua")
     output = subprocess.run(
         ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s",
          "-s", str(script), f"http://127.0.0.1:{server.port}"],
-        env={**os.environ, "BODIES": str(path), "TARGET": "/v2/models/m/infer"},
+        env={**os.environ, "BODIES": str(path), "TARGET": server.kind.wire.path},
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     result: dict[str, float] = json.loads(output.strip().splitlines()[-1])
@@ -110,13 +44,23 @@ def load(server: Server, path: Path, connections: int, seconds: int) -> dict[str
     return result
 
 
+def turn(server: Server, path: Path, connections: int, seconds: int) -> dict[str, float]:
+    """Lets one server run, alone, and measures it."""
+    server.resume()
+    try:
+        load(server, path, connections, SETTLE_SECONDS)
+        time.sleep(PAUSE_SECONDS)
+        return load(server, path, connections, seconds)
+    finally:
+        server.pause()
+
+
 def bare_loop(model: Path, rows: int, seconds: float) -> float:
-    """Calls a second of `predict_proba` on distinct rows, without any server."""
+    """Returns calls a second of `predict_proba` on distinct rows, without any server."""
     code = (
-        "import sys, time, numpy as np, skops.io\n"
+        "import sys, time, joblib\n"
         "from sklearn.datasets import load_digits\n"
-        "from kedge_server import trees\n"
-        "model = skops.io.load(sys.argv[1], trusted=[trees.TREE]); rows = int(sys.argv[2])\n"
+        "model = joblib.load(sys.argv[1]); rows = int(sys.argv[2])\n"
         "X = load_digits(return_X_y=True)[0]; model.predict_proba(X[:rows]); n = 0\n"
         "end = time.perf_counter() + float(sys.argv[3])\n"
         "while time.perf_counter() < end:\n"
@@ -124,49 +68,33 @@ def bare_loop(model: Path, rows: int, seconds: float) -> float:
         "print(n / float(sys.argv[3]))\n"
     )
     command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-c", code, str(model), str(rows), str(seconds)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    env = {**os.environ, **ONE_THREAD}
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout)
 
 
-def servers(folder: Path, model: str, wanted: list[str]) -> list[Server]:
-    bare, package = folder / f"{model}.skops", folder / model
-    kedge = [sys.executable, "-m", "kedge_server", "serve", "--host", "127.0.0.1", "--model-name", "m"]
-    commands = {
-        "minimal": [sys.executable, "-m", "benchmarks.serving.minimal", str(bare), "18201"],
-        "kedge": [*kedge, "--model-path", str(package), "--port", "18202", "--max-connection-age-seconds", "3600"],
-        "kedge without profile": [
-            *kedge, "--model-path", str(bare), "--port", "18203", "--max-connection-age-seconds", "3600",
-        ],
-        "kedge compiled": [
-            *kedge, "--model-path", str(package), "--port", "18204", "--max-connection-age-seconds", "3600",
-            "--compile", "Auto",
-        ],
-        "kedge uncounted": [
-            *kedge, "--model-path", str(package), "--port", "18205", "--max-connection-age-seconds", "3600",
-            "--count-data", "false",
-        ],
-    }  # fmt: skip
-    return [Server(name, commands[name], 18201 + i) for i, name in enumerate(commands) if name in wanted]
-
-
-def measure(folder: Path, model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measures every cell of one model; the servers run side by side and take turns."""
+def measure(folder: Path, model: str, fitted: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measures every cell of one model; the servers take turns in each round."""
     found: list[dict[str, Any]] = []
-    running = servers(folder, model, options.servers)
+    running: list[Server] = []
     try:
+        for name in options.servers:
+            running.append(Server(name, folder, model))
+            # One row and many: some servers treat them differently.
+            for rows in options.rows:
+                sample = models.drawn(rows)[0]
+                running[-1].wait_ready(sample, fitted.predict_proba(sample))
+            running[-1].pause()
         for rows in options.rows:
-            path = bodies(folder, rows)
-            body = path.read_bytes().splitlines()[0]
-            for server in running:
-                server.wait_ready(body)
-            bare = bare_loop(folder / f"{model}.skops", rows, options.seconds)
             for connections in options.connections:
                 rounds: dict[str, list[dict[str, float]]] = {server.name: [] for server in running}
+                bare: list[float] = []
                 for _ in range(options.rounds):
+                    bare.append(bare_loop(folder / f"{model}.joblib", rows, 1))
                     for server in running:
-                        load(server, path, connections, SETTLE_SECONDS)
-                        rounds[server.name].append(load(server, path, connections, options.seconds))
-                cell = {"model": model, "rows": rows, "connections": connections, "bare": bare}
+                        path = models.write_bodies(folder, rows, server.kind.wire)
+                        rounds[server.name].append(turn(server, path, connections, options.seconds))
+                cell = {"model": model, "rows": rows, "connections": connections, "bare": statistics.median(bare)}
+                cell |= {"rounds": options.rounds, "seconds": options.seconds}
                 found.append({**cell, "servers": {name: _summary(r) for name, r in rounds.items()}})
                 print(_line(found[-1]), flush=True)
     finally:
@@ -178,7 +106,7 @@ def measure(folder: Path, model: str, options: argparse.Namespace) -> list[dict[
 def _summary(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {
         "requestsPerSecond": statistics.median(r["requests"] / r["microseconds"] * 1e6 for r in rounds),
-        "requestsPerCpuSecond": statistics.median(r["requests"] / r["cpuSeconds"] for r in rounds),
+        "requestsPerCpuSecond": statistics.median(r["requests"] / max(r["cpuSeconds"], 0.01) for r in rounds),
         "p50Milliseconds": statistics.median(r["p50"] for r in rounds) / 1000,
         "p99Milliseconds": statistics.median(r["p99"] for r in rounds) / 1000,
         "errors": sum(r["errors"] for r in rounds),
@@ -187,34 +115,67 @@ def _summary(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 def _line(cell: dict[str, Any]) -> str:
     minimal = cell["servers"].get("minimal", {}).get("requestsPerSecond", float("nan"))
-    parts = [f"{cell['model']} rows={cell['rows']:<3} connections={cell['connections']:<2} bare={cell['bare']:.0f}/s"]
+    parts = [f"{cell['model']} rows={cell['rows']} connections={cell['connections']} bare={cell['bare']:.0f}/s"]
     for name, s in cell["servers"].items():
         parts.append(
-            f"{name}: {s['requestsPerSecond']:.0f}/s = {s['requestsPerSecond'] / minimal:.2f} R,"
+            f"  {name}: {s['requestsPerSecond']:.0f}/s = {s['requestsPerSecond'] / minimal:.2f} R,"
             f" {s['requestsPerCpuSecond']:.0f} per CPU second,"
             f" p50 {s['p50Milliseconds']:.1f} p99 {s['p99Milliseconds']:.1f} ms, errors {s['errors']:.0f}"
         )
-    return "; ".join(parts)
+    return "\n".join(parts)
+
+
+def processor() -> str:
+    """Returns what the machine calls its processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def merged(stored: Path, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the stored results with the cells of `found` in place of theirs."""
+    results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {"cells": []}
+    measured = {_key(cell) for cell in found}
+    cells = [cell for cell in results["cells"] if _key(cell) not in measured] + found
+    return {
+        "processor": processor(),
+        "python": platform.python_version(),
+        "cells": sorted(cells, key=lambda cell: ("LF".index(cell["model"]), cell["rows"], cell["connections"])),
+    }
+
+
+def _key(cell: dict[str, Any]) -> tuple[str, int, int]:
+    return cell["model"], cell["rows"], cell["connections"]
 
 
 def main() -> None:
+    """Measures the chosen cells, stores them and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["L", "F"])
+    parser.add_argument("--models", nargs="+", choices=["L", "F"], default=["L", "F"])
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 100])
     parser.add_argument("--connections", nargs="+", type=int, default=[1, 16, 64])
-    parser.add_argument("--servers", nargs="+", default=["minimal", "kedge", "kedge without profile"])
-    parser.add_argument("--seconds", type=int, default=5, help="length of one turn")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each server in a cell")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--servers", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--seconds", type=int, default=3, help="length of one turn (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each server in a cell (default %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("docs/serving"), help="where page and results are written")
+    parser.add_argument("--page-only", action="store_true", help="write the page again from the stored results")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is needed (Debian: apt-get install wrk)")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        models(folder)
-        found = [cell for model in options.models for cell in measure(folder, model, options)]
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    stored: Path = options.folder / "results.json"
+    if not options.page_only:
+        if shutil.which("wrk") is None:
+            raise SystemExit("wrk is needed (Debian: apt-get install wrk)")
+        for peer in sorted({peer for name in options.servers if (peer := KINDS[name].peer) is not None}):
+            environments.make(peer)
+        options.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            fitted = models.make(folder)
+            for model in options.models:
+                found = measure(folder, model, fitted[model], options)
+                stored.write_text(json.dumps(merged(stored, found), indent=1) + "\n")
+    page.write(json.loads(stored.read_text()), options.folder / "README.md")
+    print(f"wrote {options.folder / 'README.md'}")
 
 
 if __name__ == "__main__":

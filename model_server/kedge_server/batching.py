@@ -1,8 +1,9 @@
 """Hands requests to one worker thread, together when it was busy, never waiting when idle.
 
-A lone request starts at once. Requests that arrive while a batch is being predicted
-form the next batch, so batches grow by themselves exactly when there is load, and no
-time window has to be tuned. Everything here runs on the event loop except `_work`.
+A lone request starts as soon as the event loop has looked at what else has already
+arrived. Requests that arrive while a batch is being predicted form the next batch, so
+batches grow by themselves exactly when there is load, and no time window has to be
+tuned. Everything here runs on the event loop except `_serve`.
 """
 
 from __future__ import annotations
@@ -16,21 +17,38 @@ import time
 from collections.abc import Callable, Sequence
 
 from kedge_server import protocol
-from kedge_server.errors import ExpiredError, OverloadedError, RequestError
+from kedge_server.errors import ExpiredError, OverloadedError
 from kedge_server.predicting import Outcome
 
 Run = Callable[[Sequence[protocol.InferRequest]], list[Outcome]]
+# Told a request and its outcome, on the event loop, never from within `submit`.
+Done = Callable[[protocol.InferRequest, Outcome], None]
 
 
-class _Job:
+class Job:
     """One request between its arrival and its outcome."""
 
-    __slots__ = ("deadline", "future", "request")
+    __slots__ = ("_done", "deadline", "request")
 
-    def __init__(self, request: protocol.InferRequest, future: asyncio.Future[Outcome], deadline: float) -> None:
+    def __init__(self, request: protocol.InferRequest, done: Done, deadline: float) -> None:
         self.request = request
-        self.future = future
         self.deadline = deadline
+        self._done: Done | None = done
+
+    @property
+    def over(self) -> bool:
+        """Tells whether nobody waits for the outcome any more."""
+        return self._done is None
+
+    def cancel(self) -> None:
+        """Forgets the request; when it still waits, it is not predicted."""
+        self._done = None
+
+    def resolve(self, outcome: Outcome) -> None:
+        """Tells the outcome, once."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(self.request, outcome)
 
 
 class Batcher:
@@ -59,11 +77,12 @@ class Batcher:
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._running: list[_Job] = []
+        self._waiting: collections.deque[Job] = collections.deque()
+        self._running: list[Job] = []
+        self._starting = False
         self._batch_started = 0.0
         self._seconds_a_row = 0.0
-        self._work: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="predict", daemon=True)
         self._thread.start()
         self.queued_rows = 0
@@ -75,8 +94,8 @@ class Batcher:
         """Tells whether nothing runs and nothing waits."""
         return not self._running and not self._waiting
 
-    def submit(self, request: protocol.InferRequest) -> asyncio.Future[Outcome]:
-        """Starts or queues `request`; the future's result is its outcome.
+    def submit(self, request: protocol.InferRequest, done: Done) -> Job:
+        """Starts or queues `request`; `done` is told its outcome.
 
         Raises:
             OverloadedError: The queue has no room for its rows.
@@ -84,12 +103,12 @@ class Batcher:
         count = request.rows.count
         if self._waiting:
             self.check_room(count)
-        future: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting.append(_Job(request, future, self._clock() + self._timeout_seconds))
+        job = Job(request, done, self._clock() + self._timeout_seconds)
+        self._waiting.append(job)
         self.queued_rows += count
         if not self._running:
-            self._start_batch()
-        return future
+            self._start_soon()
+        return job
 
     def check_room(self, rows: int) -> None:
         """Refuses early what `submit` would refuse, before it costs any decoding.
@@ -117,25 +136,36 @@ class Batcher:
         while self._waiting and self._waiting[0].deadline <= now:
             job = self._waiting.popleft()
             self.queued_rows -= job.request.rows.count
-            _resolve(job, OverloadedError("the request waited for its whole time", self.retry_after_seconds()))
+            job.resolve(OverloadedError("the request waited for its whole time", self.retry_after_seconds()))
         for job in self._running:
             if job.deadline <= now:
-                _resolve(job, ExpiredError(f"the model took more than {self._timeout_seconds:g} seconds"))
+                job.resolve(ExpiredError(f"the model took more than {self._timeout_seconds:g} seconds"))
 
     def close(self) -> None:
         """Ends the worker thread after the batch that it holds."""
         self._work.put(None)
 
+    def _start_soon(self) -> None:
+        """Starts a batch when the loop has read what lies in its sockets already.
+
+        No time is waited: a loop that has nothing to read starts at once. But of fifty
+        requests that came together, the first would else run alone, and the others
+        wait for it.
+        """
+        if not self._starting:
+            self._starting = True
+            self._loop.call_soon(self._start_batch)
+
     def _start_batch(self) -> None:
-        batch: list[_Job] = []
+        self._starting = False
+        batch: list[Job] = []
         rows = 0
         while self._waiting:
             job = self._waiting[0]
             if batch and rows + job.request.rows.count > self._max_batch_rows:
                 break
             self._waiting.popleft()
-            # Nobody waits for a cancelled request: its client has gone.
-            if job.future.done():
+            if job.over:
                 self.queued_rows -= job.request.rows.count
                 continue
             batch.append(job)
@@ -146,16 +176,18 @@ class Batcher:
             self._batch_started = self._clock()
             self._work.put(batch)
 
-    def _finish_batch(self, batch: list[_Job], outcomes: list[Outcome]) -> None:
+    def _finish_batch(self, batch: list[Job], outcomes: list[Outcome]) -> None:
         rows = sum(job.request.rows.count for job in batch)
         seconds = self._clock() - self._batch_started
         self._seconds_a_row += 0.2 * (seconds / rows - self._seconds_a_row)
-        # The worker gets its next batch before this one is answered.
-        self._start_batch()
+        self._running = []
+        # Answers first: clients that ask again at once are then in the next batch.
         for job, outcome in zip(batch, outcomes, strict=True):
-            _resolve(job, outcome)
+            job.resolve(outcome)
         if self.on_batch is not None:
             self.on_batch(rows, seconds)
+        if self._waiting:
+            self._start_soon()
 
     def _serve(self) -> None:
         while (batch := self._work.get()) is not None:
@@ -165,8 +197,3 @@ class Batcher:
             except RuntimeError:
                 # The loop was closed: the process is ending.
                 return
-
-
-def _resolve(job: _Job, outcome: list[protocol.Output] | RequestError) -> None:
-    if not job.future.done():
-        job.future.set_result(outcome)

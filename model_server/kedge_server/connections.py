@@ -14,7 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http import httptools_impl
 
-from kedge_server import encoding, protocol
+from kedge_server import encoding, express, protocol
 from kedge_server.settings import Settings
 
 # Clients behind a proxy keep idle connections for up to ten minutes. The side that
@@ -27,8 +27,13 @@ ARRIVED = "kedge.arrived"
 CONNECTION = "kedge.connection"
 
 
-def protocol_class(settings: Settings) -> type[httptools_impl.HttpToolsProtocol]:
-    """Returns uvicorn's protocol class with these settings in it, as uvicorn makes its instances."""
+def protocol_class(settings: Settings, plain: express.Handler | None = None) -> type[httptools_impl.HttpToolsProtocol]:
+    """Returns uvicorn's protocol class with these settings in it, as uvicorn makes its instances.
+
+    Args:
+        settings: Ages, limits and times.
+        plain: Answers plain requests to its targets, without ASGI.
+    """
 
     class ConfiguredConnection(Connection):
         max_age_seconds = settings.max_connection_age_seconds
@@ -36,6 +41,7 @@ def protocol_class(settings: Settings) -> type[httptools_impl.HttpToolsProtocol]
         receive_timeout_seconds = settings.limits.receive_timeout_seconds
         max_connections = settings.limits.max_connections
         who = f"{protocol.VERSION_HEADER}: {settings.model_version}\r\n".encode()
+        handler = plain
 
     return ConfiguredConnection
 
@@ -49,11 +55,14 @@ class Connection(httptools_impl.HttpToolsProtocol):
     max_connections = 4096
     # A header line that every answer has; uvicorn adds it to those of the application.
     who = b""
+    handler: express.Handler | None = None
 
     opened_at: float
     expires_at: float
     # Since when a request is being received; None between requests.
     receiving_since: float | None = None
+    # Since when nothing is being asked; None while something is.
+    idle_since: float | None = None
     requests = 0
     _header_bytes = 0
     _in_header = False
@@ -70,6 +79,7 @@ class Connection(httptools_impl.HttpToolsProtocol):
         """Feeds the parser, and bounds what it may keep of a header."""
         if self.transport.is_closing():
             return
+        self.idle_since = None
         if self.receiving_since is None and (self.cycle is None or self.cycle.response_complete):
             self.receiving_since = time.monotonic()
         super().data_received(data)
@@ -103,19 +113,60 @@ class Connection(httptools_impl.HttpToolsProtocol):
         scope[CONNECTION] = self
 
     def on_headers_complete(self) -> None:
-        """Starts the request."""
+        """Starts the request, on the short way if it is a plain one."""
         self._in_header = False
         self.requests += 1
-        super().on_headers_complete()
+        handler = self.handler
+        if (
+            handler is not None
+            and self.url in handler.targets
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and self.parser.get_method() == b"POST"
+            and express.is_plain(self.headers, handler.max_body_bytes)
+        ):
+            keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+            arrived = self.receiving_since or 0.0
+            self.cycle = express.Exchange(self, self.headers, arrived, keep_alive=keep_alive)  # type: ignore[assignment]
+        else:
+            super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answers what is not HTTP, in the form of every other error."""
-        self._refuse(b"400 Bad Request", msg)
+    def on_body(self, body: bytes) -> None:
+        """Keeps a piece of the body."""
+        if isinstance(self.cycle, express.Exchange):
+            self.cycle.body.append(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Ends the receiving of the request."""
         self.receiving_since = None
-        super().on_message_complete()
+        exchange = self.cycle
+        if isinstance(exchange, express.Exchange):
+            if self.handler is not None and exchange.more_body:
+                exchange.more_body = False
+                self.handler.take(exchange, exchange.body[0] if len(exchange.body) == 1 else b"".join(exchange.body))
+        else:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Goes on to the next request; the sweep looks after idle connections, not a timer for each answer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.idle_since = time.monotonic()
+
+    def default_head(self) -> bytes:
+        """Returns the headers that every answer has, which uvicorn renews once a second."""
+        return b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is not HTTP, in the form of every other error."""
+        self._refuse(b"400 Bad Request", msg)
 
     @property
     def busy(self) -> bool:
@@ -128,7 +179,9 @@ class Connection(httptools_impl.HttpToolsProtocol):
         return bool(self.transport.is_closing())
 
     def sweep(self, now: float) -> None:
-        """Ends the connection when its request has been coming in for too long."""
+        """Ends the connection when it has been idle, or its request been coming in, for too long."""
+        if self.idle_since is not None and now - self.idle_since > IDLE_SECONDS:
+            self.close_idle()
         if self.receiving_since is None or now - self.receiving_since < self.receive_timeout_seconds:
             return
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:

@@ -5,12 +5,12 @@ The REST application and the gRPC service translate; nothing here knows of eithe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import kedge_server
-from kedge_server import feedback, loading, metrics, protocol
-from kedge_server.batching import Batcher
+from kedge_server import batching, feedback, loading, metrics, predicting, protocol
 from kedge_server.errors import ClientError, Fault, OverloadedError, RequestError
 from kedge_server.settings import Settings
 from kedge_server.signature import Kind, Layout, Signature
@@ -37,24 +37,24 @@ class Dataplane:
         # Set for good when a signal comes; everybody then says that this server is going.
         self.draining = False
         self._model: loading.LoadedModel | None = None
-        self._batcher: Batcher | None = None
+        self._batcher: batching.Batcher | None = None
 
     @property
     def ready(self) -> bool:
         """Tells whether new requests should be sent here."""
         return self._batcher is not None and not self.draining
 
-    def serve(self, model: loading.LoadedModel, batcher: Batcher) -> None:
+    def serve(self, model: loading.LoadedModel, batcher: batching.Batcher) -> None:
         """Becomes ready to predict with `model`."""
         declared = feedback.Tolerance(self.settings.feedback_tolerance, self.settings.feedback_tolerance_percent)
         self.feedback.tolerance = feedback.tolerance_for(model.estimator, declared)
         self._model, self._batcher = model, batcher
 
-    async def predict(self, decode: Decode) -> tuple[protocol.InferRequest, list[protocol.Output]]:
-        """Answers one infer request.
+    def submit(self, decode: Decode, done: batching.Done) -> batching.Job:
+        """Takes one infer request; `done` is told its outcome, which `settle` makes an answer of.
 
         Raises:
-            RequestError: It has no answer.
+            RequestError: It is refused.
         """
         model, batcher = self._model, self._batcher
         if model is None or batcher is None:
@@ -64,12 +64,35 @@ class Dataplane:
         limit = self.settings.limits.max_queue_rows
         if request.rows.count > limit:
             raise ClientError(f"{request.rows.count} rows, but this server takes at most {limit} in one request", 413)
-        outcome = await batcher.submit(request)
+        return batcher.submit(request, done)
+
+    def settle(self, request: protocol.InferRequest, outcome: predicting.Outcome) -> list[protocol.Output]:
+        """Returns the outputs of a request, and remembers them for labels that may come.
+
+        Raises:
+            RequestError: It has none.
+        """
         if isinstance(outcome, RequestError):
             raise outcome
         if request.id:
             self.feedback.remember(request.id, outcome)
-        return request, outcome
+        return outcome
+
+    async def predict(self, decode: Decode) -> tuple[protocol.InferRequest, list[protocol.Output]]:
+        """Answers one infer request.
+
+        Raises:
+            RequestError: It has no answer.
+        """
+        future: asyncio.Future[tuple[protocol.InferRequest, predicting.Outcome]]
+        future = asyncio.get_running_loop().create_future()
+        job = self.submit(decode, lambda request, outcome: future.set_result((request, outcome)))
+        try:
+            request, outcome = await future
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+        return request, self.settle(request, outcome)
 
     def count(self, fault: Fault, seconds: float) -> None:
         """Counts an infer request that has been answered."""

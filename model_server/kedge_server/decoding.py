@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 
-from kedge_server import protocol
+from kedge_server import bulk, protocol
 from kedge_server.errors import ClientError
 from kedge_server.signature import Column, Kind, Layout, Signature
 
@@ -35,6 +35,7 @@ _JSON_TYPES = {
     str: "a string",
     type(None): "null",
 }
+_Data = TypeVar("_Data", list[Any], protocol.Array)
 _NO_BINARY: frozenset[str] = frozenset()
 _MAX_ID_CHARS = 256
 _MAX_DIMENSIONS = 8
@@ -55,6 +56,8 @@ def infer_request(body: bytes, signature: Signature, header_length: int | None =
     """
     if header_length is not None and not 0 <= header_length <= len(body):
         raise ClientError(f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes")
+    if header_length is None and len(body) >= bulk.MIN_BYTES and (plain := bulk.document(body)) is not None:
+        return infer_document(plain, signature)
     try:
         document = orjson.loads(body if header_length is None else memoryview(body)[:header_length])
     except orjson.JSONDecodeError as exc:
@@ -69,7 +72,8 @@ def infer_request(body: bytes, signature: Signature, header_length: int | None =
 def infer_document(document: dict[str, Any], signature: Signature) -> protocol.InferRequest:
     """Decodes an infer request that has been read already.
 
-    The `data` of a tensor may also be a memoryview of its binary form.
+    The `data` of a tensor may also be a memoryview of its binary form, or, for floats,
+    an array (n,) of its numbers.
 
     Raises:
         ClientError: It is not a valid infer request for this model.
@@ -288,6 +292,8 @@ def _values(tensor: dict[str, Any], name: str, datatype: str, shape: list[int]) 
     data = tensor.get("data")
     if isinstance(data, memoryview):
         return _binary_values(data, name, datatype, shape)
+    if isinstance(data, np.ndarray):
+        return _sized(data, name, shape).reshape(shape)
     if not isinstance(data, list):
         raise ClientError(f"input {_quote(name)}: data must be a list")
     data = _flat(data, name, shape)
@@ -347,12 +353,16 @@ def _binary_strings(data: memoryview, name: str, size: int) -> protocol.Array:
 
 def _flat(data: list[Any], name: str, shape: list[int]) -> list[Any]:
     """Returns nested or flat `data` as a flat list of as many values as `shape` says."""
-    size = math.prod(shape)
     if data and isinstance(data[0], list) and len(shape) > 1:
         for length in shape[1:]:
             if not all(isinstance(item, list) and len(item) == length for item in data):
                 raise ClientError(f"input {_quote(name)}: data is not nested as shape {shape} says")
             data = list(itertools.chain.from_iterable(data))
+    return _sized(data, name, shape)
+
+
+def _sized(data: _Data, name: str, shape: list[int]) -> _Data:
+    size = math.prod(shape)
     if len(data) != size:
         raise ClientError(f"input {_quote(name)}: data holds {len(data)} values, but shape {shape} needs {size}")
     return data

@@ -12,10 +12,20 @@ import functools
 import logging
 import time
 import urllib.parse
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
-from kedge_server import compression, connections, dataplane, decoding, encoding, metrics, protocol
+from kedge_server import (
+    compression,
+    connections,
+    dataplane,
+    decoding,
+    encoding,
+    express,
+    metrics,
+    predicting,
+    protocol,
+)
 from kedge_server.errors import ClientError, Fault, MethodNotAllowedError, RequestError
 
 _log = logging.getLogger(__name__)
@@ -72,6 +82,9 @@ class App:
         model = f"/v2/models/{settings.model_name}"
         versioned = f"{model}/versions/{settings.model_version}"
         self._infer_paths = frozenset((f"{model}/infer", f"{versioned}/infer"))
+        # What goes without ASGI when it can, as `express.Handler`.
+        self.targets = frozenset(path.encode() for path in self._infer_paths)
+        self.max_body_bytes = self._limits.max_body_bytes
         self._feedback_paths = frozenset((f"{model}/feedback", f"{versioned}/feedback"))
         self._pages: dict[str, Callable[[], Answer]] = {
             "/v2": lambda: Answer(200, encoding.to_json(plane.server_metadata())),
@@ -132,12 +145,8 @@ class App:
         except _HungUpError:
             self._count(scope, Fault.CLIENT)
             return
-        except RequestError as exc:
-            fault, answer = exc.fault, _error_answer(exc)
-        except Exception:  # noqa: BLE001 - a bug of ours must be counted and answered too
-            _log.exception("a request failed in the server's own code")
-            fault = Fault.SERVER
-            answer = Answer(500, encoding.error("the server failed; its log says how"))
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must be counted and answered too
+            fault, answer = _failure(exc)
         await self._send(scope, send, answer)
         self._count(scope, fault)
 
@@ -149,6 +158,11 @@ class App:
         request, outputs = await self._plane.predict(
             lambda signature: decoding.infer_request(body, signature, headers.json_length)
         )
+        return self._prediction(headers, request, outputs)
+
+    def _prediction(
+        self, headers: _Headers, request: protocol.InferRequest, outputs: Sequence[protocol.Output]
+    ) -> Answer:
         content, json_length = encoding.infer_response(*self._names, request, outputs)
         if json_length is None and len(content) < compression.MIN_BYTES:
             return Answer(200, content)
@@ -157,6 +171,37 @@ class App:
             content = compression.gzip(content)
             extra.append((b"content-encoding", b"gzip"))
         return Answer(200, content, tuple(extra))
+
+    def take(self, exchange: express.Exchange, body: bytes) -> None:
+        """Answers a plain infer request, now or when it has been predicted."""
+        try:
+            headers = _headers_of(exchange.headers)
+            self._plane.submit(
+                lambda signature: decoding.infer_request(body, signature, headers.json_length),
+                functools.partial(self._answer, exchange, headers),
+            )
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must be counted and answered too
+            self._give(exchange, *_failure(exc))
+
+    def _answer(
+        self,
+        exchange: express.Exchange,
+        headers: _Headers,
+        request: protocol.InferRequest,
+        outcome: predicting.Outcome,
+    ) -> None:
+        try:
+            answer = self._prediction(headers, request, self._plane.settle(request, outcome))
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._give(exchange, *_failure(exc))
+        else:
+            self._give(exchange, Fault.NONE, answer)
+
+    def _give(self, exchange: express.Exchange, fault: Fault, answer: Answer) -> None:
+        now = self._clock()
+        last = self._plane.draining or now >= exchange.connection.expires_at
+        exchange.send(answer.status, answer.headers, answer.body, last=last)
+        self._plane.count(fault, self._clock() - exchange.arrived)
 
     async def _take_feedback(self, scope: Scope, receive: Receive) -> Answer:
         if scope["method"] != "POST":
@@ -262,6 +307,14 @@ def _binary_headers(json_length: int) -> list[tuple[bytes, bytes]]:
 
 def _error_answer(exc: RequestError) -> Answer:
     return Answer(exc.status, encoding.error(exc.message), (_CONTENT_TYPE_JSON, *exc.headers))
+
+
+def _failure(exc: Exception) -> tuple[Fault, Answer]:
+    """Returns whose fault it is, and what the client is told."""
+    if isinstance(exc, RequestError):
+        return exc.fault, _error_answer(exc)
+    _log.error("a request failed in the server's own code", exc_info=exc)
+    return Fault.SERVER, Answer(500, encoding.error("the server failed; its log says how"))
 
 
 async def tick(period_seconds: float, *actions: Callable[[], None]) -> None:

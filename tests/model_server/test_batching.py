@@ -45,19 +45,79 @@ def make(run: batching.Run, **changes: Any) -> batching.Batcher:
     return batching.Batcher(run, **options)
 
 
+def ask(batcher: batching.Batcher, asked: protocol.InferRequest) -> asyncio.Future[predicting.Outcome]:
+    future: asyncio.Future[predicting.Outcome] = asyncio.get_running_loop().create_future()
+    batcher.submit(asked, lambda _, outcome: future.set_result(outcome))
+    return future
+
+
 async def test_a_lone_request_starts_at_once() -> None:
-    batcher = make(echo)
-    outcome = await batcher.submit(request(value=3.0))
+    gate = Gate()
+    batcher = make(gate.around(echo))
+    future = ask(batcher, request(value=3.0))
+    # Nothing else happens, and no time passes for the loop, before the worker has it.
+    await asyncio.sleep(0)
+    assert gate.entered.acquire(timeout=20)
+    gate.go_on.release()
+    outcome = await future
     assert isinstance(outcome, list)
     assert outcome[0][1].tolist() == [[3.0]]
     assert batcher.idle
     batcher.close()
 
 
+async def test_what_arrives_together_starts_together() -> None:
+    gate = Gate()
+    batcher = make(gate.around(echo))
+    futures = [ask(batcher, request()) for _ in range(6)]
+    gate.go_on.release()
+    await asyncio.gather(*futures)
+    assert gate.batches == [[1] * 6]
+    batcher.close()
+
+
+async def test_who_asks_again_when_answered_is_in_the_next_batch() -> None:
+    gate = Gate()
+    batcher = make(gate.around(echo))
+    again: list[asyncio.Future[predicting.Outcome]] = []
+    batcher.submit(request(), lambda *_: again.append(ask(batcher, request())))
+    await start(gate)
+    waiting = ask(batcher, request())
+    gate.go_on.release(2)
+    await waiting
+    await again[0]
+    assert gate.batches == [[1], [1, 1]]
+    batcher.close()
+
+
+async def test_a_cancelled_request_is_not_predicted() -> None:
+    gate = Gate()
+    batcher = make(gate.around(echo))
+    told: list[predicting.Outcome] = []
+    batcher.submit(request(), lambda _, outcome: told.append(outcome)).cancel()
+    await ask_through(gate, batcher, request(2))
+    assert gate.batches == [[2]]
+    assert told == []
+    assert batcher.queued_rows == 0
+    batcher.close()
+
+
+async def start(gate: Gate) -> None:
+    """Returns when the worker is in its batch."""
+    await support.wait_for(lambda: gate.entered.acquire(blocking=False))
+
+
+async def ask_through(gate: Gate, batcher: batching.Batcher, asked: protocol.InferRequest) -> predicting.Outcome:
+    gate.go_on.release()
+    return await ask(batcher, asked)
+
+
 async def test_what_arrives_while_the_worker_is_busy_makes_the_next_batch() -> None:
     gate = Gate()
     batcher = make(gate.around(echo))
-    futures = [batcher.submit(request(value=float(i))) for i in range(6)]
+    futures = [ask(batcher, request(value=0.0))]
+    await start(gate)
+    futures += [ask(batcher, request(value=float(i))) for i in range(1, 6)]
     assert batcher.queued_rows == 5
     gate.go_on.release(2)
     outcomes = await asyncio.gather(*futures)
@@ -70,23 +130,25 @@ async def test_what_arrives_while_the_worker_is_busy_makes_the_next_batch() -> N
 async def test_a_batch_stops_at_its_row_limit_and_a_larger_request_runs_alone() -> None:
     gate = Gate()
     batcher = make(gate.around(echo), max_queue_rows=100)
-    futures = [batcher.submit(request(rows)) for rows in (1, 5, 3, 1, 50, 2)]
+    futures = [ask(batcher, request(rows)) for rows in (5, 3, 1, 50, 2)]
     gate.go_on.release(10)
     await asyncio.gather(*futures)
-    assert gate.batches == [[1], [5, 3], [1], [50], [2]]
+    assert gate.batches == [[5, 3], [1], [50], [2]]
     batcher.close()
 
 
 async def test_a_full_queue_refuses_with_the_time_to_come_back() -> None:
     gate = Gate()
     batcher = make(gate.around(echo), max_queue_rows=2)
-    futures = [batcher.submit(request()) for _ in range(3)]
+    futures = [ask(batcher, request())]
+    await start(gate)
+    futures += [ask(batcher, request()) for _ in range(2)]
     with pytest.raises(OverloadedError) as refused:
-        batcher.submit(request())
+        ask(batcher, request())
     assert 1 <= refused.value.retry_after_seconds <= 60
     gate.go_on.release(10)
     await asyncio.gather(*futures)
-    await batcher.submit(request())
+    await ask(batcher, request())
     batcher.close()
 
 
@@ -94,7 +156,9 @@ async def test_a_request_ends_when_its_time_is_up_waiting_or_running() -> None:
     now = [0.0]
     gate = Gate()
     batcher = make(gate.around(echo), timeout_seconds=5.0, clock=lambda: now[0])
-    running, waiting = batcher.submit(request()), batcher.submit(request())
+    running = ask(batcher, request())
+    await start(gate)
+    waiting = ask(batcher, request())
     now[0] = 4.9
     batcher.expire()
     assert not running.done()
@@ -105,7 +169,7 @@ async def test_a_request_ends_when_its_time_is_up_waiting_or_running() -> None:
     assert isinstance(await waiting, OverloadedError)
     assert batcher.queued_rows == 0
     now[0] = 6.0
-    later = batcher.submit(request(value=9.0))
+    later = ask(batcher, request(value=9.0))
     gate.go_on.release(10)
     outcome = await later
     assert isinstance(outcome, list)
@@ -171,7 +235,9 @@ async def test_probes_and_metrics_answer_while_the_worker_is_stuck(iris: Any) ->
     gate = Gate()
     limits = Limits(max_queue_rows=2)
     async with support.served(iris, limits, run=gate.around) as server:
-        pending = [asyncio.create_task(server.infer(support.iris_body())) for _ in range(3)]
+        pending = [asyncio.create_task(server.infer(support.iris_body()))]
+        await start(gate)
+        pending += [asyncio.create_task(server.infer(support.iris_body())) for _ in range(2)]
         await support.wait_for(lambda: server.batcher.queued_rows == 2)
         refused = await server.infer(support.iris_body())
         assert refused.status_code == 503

@@ -1,0 +1,71 @@
+"""Reads requests with one large, flat tensor of numbers straight into an array. Pure.
+
+A hundred rows of 64 numbers are 6,400 Python objects when orjson has read them, to be
+made, walked over and freed again; simdjson writes the numbers into one buffer, in less
+than half of the time. Only what is surely a plain request is read here. Whatever else
+there is, faults included, is left to the general decoder, so nothing is accepted that
+it refuses, and its messages are the only ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import simdjson
+
+# Below this, simdjson's detours cost as much as they save.
+MIN_BYTES = 2048
+
+_FLOATS = ("FP32", "FP64")
+# Used on the event loop only, so one will do; it keeps its buffers from body to body.
+_parser = simdjson.Parser()
+
+
+def document(body: bytes) -> dict[str, Any] | None:
+    """Returns a request with its tensor's `data` as float64 (n,), or None when it is not a plain one."""
+    try:
+        return _read(body)
+    except (KeyError, RuntimeError, TypeError, ValueError):
+        # No JSON, numbers out of range, null or other types, fields that are not there.
+        return None
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    root = _object(_parser.parse(body))
+    found = _plain(root, "inputs")
+    (only,) = root["inputs"]
+    tensor = _object(only)
+    read = _plain(tensor, "data")
+    # A buffer is flat whatever the nesting was, so there must be none: one list each
+    # for inputs, shape and data, and perhaps for outputs.
+    data = tensor["data"]
+    if (
+        not isinstance(data, simdjson.Array)
+        or read["datatype"] not in _FLOATS
+        or body.count(b"[") != 3 + ("outputs" in found)
+    ):
+        raise ValueError("not plain")
+    read["data"] = np.frombuffer(data.as_buffer(of_type="d"))
+    return {**found, "inputs": [read]}
+
+
+def _object(value: Any) -> Any:
+    if not isinstance(value, simdjson.Object):
+        raise TypeError("not an object")
+    return value
+
+
+def _plain(parsed: Any, without: str) -> dict[str, Any]:
+    """Returns an object as Python objects, `without` one of its fields."""
+    keys = list(parsed)
+    if len(set(keys)) < len(keys):
+        # orjson keeps the last of equal keys, simdjson finds the first.
+        raise ValueError("a key comes twice")
+    return {key: _value(parsed[key]) for key in keys if key != without}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, simdjson.Object):
+        return value.as_dict()
+    return value.as_list() if isinstance(value, simdjson.Array) else value
