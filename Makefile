@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 LOCALCLUSTER := $(PYTHON) -m hack.localcluster
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header
+SAME_IN_PEERS := httptools|joblib|numpy|orjson|scikit-learn|scipy|threadpoolctl|uvicorn|uvloop
+# What the image can do without being built anew; docs/design/2026-11-25-server-edges.md weighs it.
+SERVER_EXTRAS := --extra server --extra s3 --extra gs --extra tracing
 
 .PHONY: help
 help: ## Show this list
@@ -17,7 +20,7 @@ python:
 	    echo "Kedge needs Python 3.11 or newer as '$(PYTHON)'; name another one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 
 .PHONY: demo
-demo: up venv images ## Show a good model being promoted and a bad one rolled back, on a local cluster
+demo: up venv images ## Show a good model being promoted and bad ones rolled back, on a local cluster
 	@$(BIN)/python -m hack.demo
 
 # The cluster comes first: it needs nothing but Python, and says at once what this machine lacks.
@@ -62,11 +65,14 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 
 .PHONY: lock
 lock: venv ## Pin every dependency anew, with hashes
-	$(COMPILE) --extra operator --output-file requirements/operator.txt
-	$(COMPILE) --extra server --output-file requirements/server.txt
-	$(COMPILE) --extra operator --extra server --group dev --output-file requirements/dev.txt
+	$(COMPILE) --extra operator $(SERVER_EXTRAS) --group dev --output-file requirements/dev.txt
+	@# What is shipped is what is tested.
+	$(COMPILE) --extra operator --constraint requirements/dev.txt --output-file requirements/operator.txt
+	$(COMPILE) $(SERVER_EXTRAS) --constraint requirements/dev.txt --output-file requirements/server.txt
+	@# The model's libraries and the HTTP server's are the same everywhere, so that only the servers differ.
 	for peer in bentoml fastapi litserve mlserver; do \
-	    $(COMPILE) --group peer-$$peer --constraint requirements/server.txt --output-file requirements/peer-$$peer.txt || exit 1; \
+	    $(COMPILE) --no-annotate --group peer-$$peer --output-file requirements/peer-$$peer.txt \
+	    --constraint <(sed -nE 's/^(($(SAME_IN_PEERS))==[^\\]*)\\?$$/\1/p' requirements/server.txt) || exit 1; \
 	done
 
 .PHONY: generate

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.decisions import against_stable, detection, drifts, false_rollbacks, page, plots, watch
+from benchmarks.decisions import against_stable, detection, drifts, false_rollbacks, page, plots, speed, watch
 
 SEED = 20261124
 FULL, QUICK = 10_000, 500
@@ -24,6 +24,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[int, int], list[dict[str, Any]]], float]]
     "guard_lengths": (watch.run_lengths, 0.1),
     "guard_delays": (watch.run_delays, 0.4),
     "drift": (drifts.run, 0.2),
+    "speed": (speed.run, 0.1),
 }
 """Each experiment, with its share of the runs."""
 

@@ -11,9 +11,9 @@ from hack.lab import errors, journal
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m hack.demo",
-        description="Rolls three versions of a model out on the local cluster, under live traffic: a good one,"
-        " a better one, which is promoted, and a bad one, which is rolled back. Ends with what users met, and"
-        " with exit code 1 when the story did not come true.",
+        description="Rolls four versions of a model out on the local cluster, under live traffic: a good one,"
+        " a better one, which is promoted, one that fails on some requests and one that answers them wrongly, which"
+        " are rolled back. Ends with what users met, and with exit code 1 when the story did not come true.",
     )
     parser.add_argument("--keep", action="store_true", help="leave the models in place, to look at them")
     return parser.parse_args()
@@ -26,12 +26,13 @@ def main() -> int:
     try:
         screen.say("clearing the stage")
         stage.clear(wait=True)
-        screen.say("installing Kedge with Helm, training three models of handwritten digits")
+        screen.say("installing Kedge with Helm, training four models of handwritten digits")
         kubectl, folder = stage.set_up()
         told = story.Stage(kubectl, folder, screen).play()
         came_true = tell(screen, told)
         screen.write(kubectl.run("get", "modeldeployment", story.NAME))
-        screen.write(f"RolledBack: {journal.condition(told.bad.status, 'RolledBack')['message']}\n")
+        for chapter in (told.bad, told.silent):
+            screen.write(f"RolledBack: {journal.condition(chapter.status, 'RolledBack')['message']}")
     except errors.LabError as error:
         screen.say(f"the story broke off: {error}")
         return 1

@@ -7,6 +7,8 @@ from hack.lab.traffic import Report
 REJECTED = {"Available": "True", "RolledBack": "True", "Degraded": "True", "Stalled": "True", "Ready": "False"}
 MOST_LOST = 60
 """More lost requests than this, and the rollback came too late to be called one."""
+MOST_RIGHT_PERCENT = 75
+"""A version that is right more often than this would not be worth the rollback that the story tells of."""
 
 
 def check(story: Story) -> list[tuple[str, bool]]:
@@ -14,7 +16,8 @@ def check(story: Story) -> list[tuple[str, bool]]:
     first, better = story.first.status["stableRevision"], story.better.status["stableRevision"]
     users, before_bad = story.users, story.better.users
     conditions = journal.conditions(story.bad.status)
-    told = journal.condition(story.bad.status, "RolledBack")
+    told, told_of_silent = (journal.condition(one.status, "RolledBack") for one in (story.bad, story.silent))
+    silent = story.silent.status["rejectedRevisions"][-1]
     return [
         ("v2 took the place of v1", better != first),
         ("no request was lost until v2 had all the traffic", before_bad is not None and before_bad.lost == 0),
@@ -23,8 +26,10 @@ def check(story: Story) -> list[tuple[str, bool]]:
         ("v2 serves on", story.bad.status["stableRevision"] == better),
         ("the conditions say so", conditions.items() >= REJECTED.items()),
         ("v2 had all its pods ready all along", story.lowest_ready >= story.better.status["readyReplicas"]),
-        ("only answers of v3 were lost", users.lost == users.outcome("server_error")),
+        ("only answers of v3 were lost", users.lost == users.outcome("server_error") == story.calm.lost),
         (f"at most {MOST_LOST} requests were lost", users.lost <= MOST_LOST),
+        ("v4 was wrong often and failed never", users.right_percent(silent["revision"]) < MOST_RIGHT_PERCENT),
+        ("v4 was rolled back by what it answered", silent.get("objective") == "answers" and told_of_silent != told),
         ("the last answers were good ones of v2", users.stable_answers_last(better)),
     ]
 
@@ -36,11 +41,13 @@ def figures(story: Story) -> str:
     users = story.users
     span = users.span_of(rejected)
     seconds = f"{span[1] - span[0]:.1f} s" if span else "no answer at all"
+    silent = story.silent.status["rejectedRevisions"][-1]["revision"]
     times = f"half within {users.milliseconds('p50'):g} ms, 99 % within {users.milliseconds('p99'):g} ms"
     lines = [
         f"v1 {first}: ready after {story.first.seconds:.0f} s; {_quality(users, first)}",
         f"v2 {better}: promoted after {story.better.seconds:.0f} s; {_quality(users, better)}",
         f"v3 {rejected}: rolled back after {story.bad.seconds:.0f} s; from its first answer to its last: {seconds}",
+        f"v4 {silent}: rolled back after {story.silent.seconds:.0f} s; {_quality(users, silent)}, and not one error",
         f"users sent {users.sent} requests: {users.outcome('ok')} answered ({times}), {users.lost} lost",
     ]
     lines += [f"  lost {count}: {cause}" for cause, count in users.causes.items()]

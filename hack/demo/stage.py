@@ -35,5 +35,5 @@ def set_up() -> tuple[Kubectl, pathlib.Path]:
     models = store.Store(kubectl)
     models.open()
     for version in train.VERSIONS:
-        models.put(FOLDER / f"{version}.skops")
+        models.put(FOLDER / version)
     return kubectl, FOLDER

@@ -1,4 +1,4 @@
-"""The story: version 1 serves live traffic, version 2 is promoted, version 3 is rolled back.
+"""The story: version 1 serves live traffic, version 2 is promoted, versions 3 and 4 are rolled back.
 
 Each part returns what it saw. Nothing here judges it: `expectations` does.
 """
@@ -24,7 +24,7 @@ SERVE_SECONDS = 120.0
 ROLLOUT_SECONDS = 180.0
 LOOK_SECONDS = 0.5
 AFTERWARDS = 120
-"""Requests that are sent after the rollback, to see that all is well again."""
+"""Requests that are sent after each rollback, to see that all is well again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Story:
     first: Chapter
     better: Chapter
     bad: Chapter
+    silent: Chapter
+    """The version that answers wrongly without any error."""
+    calm: Report
+    """What users had met before that one came."""
     users: Report
     lowest_ready: int
     """The least number of ready pods of the stable version while the bad one was tried."""
@@ -75,11 +79,17 @@ class Stage:
             bad = self._declare("v3", _is_rolled_back, within=ROLLOUT_SECONDS)
             self._screen.say(f"v3 is rolled back after {bad.seconds:.0f} s")
             self._wait_for_no_pods_of(bad.status["rejectedRevisions"][-1]["revision"])
+            calm = self._users.wait_for_answers(AFTERWARDS)
+            silent = self._declare("v4", _is_rolled_back, within=ROLLOUT_SECONDS)
+            self._screen.say(f"v4 is rolled back after {silent.seconds:.0f} s, without a single error")
+            self._wait_for_no_pods_of(silent.status["rejectedRevisions"][-1]["revision"])
             self._users.wait_for_answers(AFTERWARDS)
             return Story(
                 first=first,
                 better=better,
                 bad=bad,
+                silent=silent,
+                calm=calm,
                 users=self._users.stop(),
                 lowest_ready=self._journal.lowest_ready(bad.status["stableRevision"], since=bad.began),
             )

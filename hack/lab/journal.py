@@ -19,6 +19,7 @@ Object = dict[str, Any]
 
 MODELS = "apis/kedge.dev/v1alpha1/namespaces/{}/modeldeployments"
 PODS = "api/v1/namespaces/{}/pods"
+RECORDS = "apis/kedge.dev/v1alpha1/namespaces/{}/rolloutrecords"
 REVISION_LABEL = "kedge.dev/revision"
 
 
@@ -41,13 +42,14 @@ class Journal:
         self._stopping = False
         self._models: dict[str, Object] = {}
         self._pods: dict[str, Object] = {}
+        self._records: dict[str, Object] = {}
         self.readiness: list[Readiness] = []
         self.statuses: list[tuple[float, str, Object]] = []
         """Time, name and status at each change of a ModelDeployment."""
 
     def start(self) -> None:
         """Begins to watch."""
-        for resource, note in ((MODELS, self._note_model), (PODS, self._note_pod)):
+        for resource, note in ((MODELS, self._note_model), (PODS, self._note_pod), (RECORDS, self._note_record)):
             thread = threading.Thread(target=self._watch, args=(resource, note), daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -95,6 +97,12 @@ class Journal:
         with self._news:
             return [pod for pod in self._pods.values() if label(pod) is not None]
 
+    def finished_records(self, revision: str) -> list[Object]:
+        """Returns the last seen RolloutRecords of a revision that have an outcome, oldest first."""
+        with self._news:
+            records = [one for one in self._records.values() if one["record"]["candidate"] == revision]
+        return [one for one in records if "outcome" in one["record"]]
+
     def lowest_ready(self, revision: str, *, since: float, until: float = math.inf) -> int:
         """Returns the least number of a revision's pods that were ready at any time in between."""
         with self._news:
@@ -134,6 +142,13 @@ class Journal:
         elif kind in {"ADDED", "MODIFIED"}:
             self._models[name] = model
             self.statuses.append((time.time(), name, model.get("status") or {}))
+
+    def _note_record(self, kind: str, record: Object) -> None:
+        name = record.get("metadata", {}).get("name")
+        if kind == "DELETED":
+            self._records.pop(name, None)
+        elif kind in {"ADDED", "MODIFIED"}:
+            self._records[name] = record
 
     def _note_pod(self, kind: str, pod: Object) -> None:
         uid = pod.get("metadata", {}).get("uid")

@@ -8,6 +8,8 @@ from hack.lab import examples
 from hack.lab.kubectl import Kubectl
 
 POD = "model-store"
+MANIFEST = "kedge.json"
+"""The file of a package whose digest is the package's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +36,10 @@ class Store:
         self.kubectl.run("wait", "--for=condition=Ready", f"pod/{POD}", "--timeout=60s")
 
     def put(self, path: pathlib.Path) -> Artifact:
-        """Copies a file into it; the address works from every namespace."""
+        """Copies a file or a package into it; the address works from every namespace."""
         self.kubectl.run("cp", str(path), f"{POD}:/models/{path.name}", "--retries=3")
+        digested = path / MANIFEST if path.is_dir() else path
         return Artifact(
-            uri=f"http://{POD}.{self.kubectl.namespace}/{path.name}",
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            uri=f"http://{POD}.{self.kubectl.namespace}/{path.name}{'/' if path.is_dir() else ''}",
+            sha256=hashlib.sha256(digested.read_bytes()).hexdigest(),
         )

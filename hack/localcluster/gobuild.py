@@ -23,6 +23,7 @@ GO_WHEEL = pathlib.Path(__file__).parent / "node" / "go.txt"
 
 KUBERNETES = "v1.34.4"
 HELM = "v3.22.0"
+VERSITYGW = "v1.8.0"
 RENAMED = {"server": "etcd"}  # Go names a program after its import path: go.etcd.io/etcd/server.
 
 
@@ -39,6 +40,8 @@ def linker_flags(module: str) -> str:
         for package in ("chartutil", "lint/rules"):
             versions[f"helm.sh/helm/v3/pkg/{package}.k8sVersionMajor"] = major
             versions[f"helm.sh/helm/v3/pkg/{package}.k8sVersionMinor"] = minor
+    elif module == "versitygw":
+        versions["main.Version"] = VERSITYGW
     return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in versions.items())])
 
 

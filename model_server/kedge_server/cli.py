@@ -86,6 +86,18 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
         "age from which a connection is closed with its next answer",
         defaults["max_connection_age_seconds"],
     )
+    add(
+        "feedback-tolerance",
+        _not_negative,
+        "distance from its label at which a regressor's prediction still counts as correct, in the label's unit",
+        defaults["feedback_tolerance"],
+    )
+    add(
+        "feedback-tolerance-percent",
+        _not_negative,
+        "the same in percent of the label; the wider of the two counts",
+        defaults["feedback_tolerance_percent"],
+    )
     add("max-batch-rows", _count, "rows that are predicted together at most", limits.max_batch_rows)
     add("max-queue-rows", _count, "rows that may wait; more are answered 503", limits.max_queue_rows)
     add("max-body-bytes", _count, "size of a request's body; more is answered 413", limits.max_body_bytes)
@@ -137,6 +149,7 @@ def _add_package(commands: Any, environment: Mapping[str, str]) -> None:
     add("model-name", _name, "name of the model", required=True)
     add("model-version", _name, "version of the model", "1")
     add("golden-rows", _count, "rows to keep with their answers", 20)
+    add("bins-of", Path, "package of an earlier version: take its bins, so that live data of both can be compared")
     add("trusted-type", str, "type to trust besides scikit-learn's and numpy's own", repeatable=True)
     _add_common(add)
     command.set_defaults(run=_package)
@@ -219,6 +232,8 @@ def _serve(options: argparse.Namespace) -> int:
             latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
             drain_seconds=options.drain_seconds,
             max_connection_age_seconds=options.max_connection_age_seconds,
+            feedback_tolerance=options.feedback_tolerance,
+            feedback_tolerance_percent=options.feedback_tolerance_percent,
             termination_log=options.termination_log,
             log_level=options.log_level,
             limits=Limits(
@@ -260,8 +275,9 @@ def _package(options: argparse.Namespace) -> int:
             version=options.model_version,
             golden_rows=options.golden_rows,
             trusted_types=trusted,
+            bins_of=options.bins_of,
         )
-    except ValueError as exc:
+    except (ValueError, OSError) as exc:
         print(f"kedge-server: {exc}", file=sys.stderr)  # noqa: T201
         return 2
     print(digest)  # noqa: T201

@@ -14,7 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http import httptools_impl
 
-from kedge_server import encoding, express
+from kedge_server import encoding, express, protocol
 from kedge_server.settings import Settings
 
 # Clients behind a proxy keep idle connections for up to ten minutes. The side that
@@ -41,6 +41,7 @@ def protocol_class(settings: Settings, plain: express.Handler | None = None) -> 
         receive_timeout_seconds = settings.limits.receive_timeout_seconds
         max_connections = settings.limits.max_connections
         handler = plain
+        who = f"{protocol.VERSION_HEADER}: {settings.model_version}\r\n".encode()
 
     return ConfiguredConnection
 
@@ -52,6 +53,8 @@ class Connection(httptools_impl.HttpToolsProtocol):
     max_header_bytes = 64 * 1024
     receive_timeout_seconds = 20.0
     max_connections = 4096
+    # A header line that every answer has; uvicorn adds it to those of the application.
+    who = b""
     handler: express.Handler | None = None
 
     opened_at: float
@@ -84,6 +87,19 @@ class Connection(httptools_impl.HttpToolsProtocol):
             self._header_bytes += len(data)
             if self._header_bytes > self.max_header_bytes:
                 self._refuse(b"431 Request Header Fields Too Large", "the headers are too large")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Lets go of what refers back to the connection.
+
+        Thousands of small headers are megabytes, but to the garbage collector, which looks
+        when many containers have been made, they are next to nothing: cycles with them
+        would pile up.
+        """
+        super().connection_lost(exc)
+        self.scope = {}  # type: ignore[typeddict-item]
+        self.headers = []
+        self.cycle = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def on_message_begin(self) -> None:
         """Stamps the request with its arrival."""
@@ -184,6 +200,7 @@ class Connection(httptools_impl.HttpToolsProtocol):
         body = encoding.error(message)
         self.transport.write(
             b"HTTP/1.1 " + status + b"\r\ncontent-type: application/json\r\nconnection: close\r\n" + header +
+            self.who +
             b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
         )  # fmt: skip
         self.transport.close()

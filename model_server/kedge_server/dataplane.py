@@ -46,6 +46,8 @@ class Dataplane:
 
     def serve(self, model: loading.LoadedModel, batcher: batching.Batcher) -> None:
         """Becomes ready to predict with `model`."""
+        declared = feedback.Tolerance(self.settings.feedback_tolerance, self.settings.feedback_tolerance_percent)
+        self.feedback.tolerance = feedback.tolerance_for(model.estimator, declared)
         self._model, self._batcher = model, batcher
 
     def submit(self, decode: Decode, done: batching.Done) -> batching.Job:

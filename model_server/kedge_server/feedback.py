@@ -9,14 +9,18 @@ no memory here and works across restarts and pods.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import enum
-import math
+import logging
 from typing import Any
 
 import orjson
+import sklearn.base
 
 from kedge_server import protocol
 from kedge_server.errors import ClientError
+
+_log = logging.getLogger(__name__)
 
 # Some 200 bytes an entry make this 20 MB at most.
 MAX_ROWS = 100_000
@@ -31,17 +35,46 @@ class Outcome(enum.Enum):
     UNMATCHED = "unmatched"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tolerance:
+    """By how much a predicted number may miss its label and be correct; the wider one counts.
+
+    Attributes:
+        absolute: In the label's own unit.
+        percent: Of the label, without its sign. A label of 0 leaves nothing of it.
+    """
+
+    absolute: float = 0.0
+    percent: float = 0.0
+
+    def admits(self, predicted: float, label: float) -> bool:
+        """Tells whether `predicted` is near enough; a NaN never is."""
+        return abs(predicted - label) <= max(self.absolute, self.percent / 100 * abs(label))
+
+
+EXACT = Tolerance()
+
+
+def tolerance_for(estimator: Any, declared: Tolerance) -> Tolerance:
+    """Returns `declared` for a regressor, and none for others: a class that is a number is right or wrong."""
+    if declared == EXACT or sklearn.base.is_regressor(estimator):
+        return declared
+    _log.warning("the model is no regressor, so labels are compared without the feedback tolerance")
+    return EXACT
+
+
 class Feedback:
     """Keeps predictions by request id and compares labels with them.
 
     Args:
         max_rows: Predictions that are kept; the oldest go first.
-        tolerance: By how much a predicted number may miss its label and be correct.
+        tolerance: Between a predicted number and its label.
     """
 
-    def __init__(self, max_rows: int = MAX_ROWS, tolerance: float = 0.0) -> None:
+    def __init__(self, max_rows: int = MAX_ROWS, tolerance: Tolerance = EXACT) -> None:
         self._max_rows = max_rows
-        self._tolerance = tolerance
+        # Known once the model is.
+        self.tolerance = tolerance
         self._kept: collections.OrderedDict[str, list[Any]] = collections.OrderedDict()
         self._rows = 0
         self.counts = dict.fromkeys(Outcome, 0)
@@ -96,7 +129,7 @@ class Feedback:
 
     def _compare(self, predicted: Any, label: Any) -> Outcome:
         if isinstance(predicted, (int, float)) and isinstance(label, (int, float)):
-            correct = math.isclose(predicted, label, rel_tol=0.0, abs_tol=self._tolerance)
+            correct = self.tolerance.admits(predicted, label)
         else:
             correct = str(predicted) == str(label)
         return Outcome.CORRECT if correct else Outcome.WRONG

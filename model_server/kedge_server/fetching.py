@@ -6,7 +6,6 @@ are hashed on the way, and take the target's name only when the digest is right.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,12 +15,12 @@ import shutil
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
-from kedge_server import failures
+from kedge_server import failures, reading
 
 # The names of a package's files are here because `packages` imports scikit-learn, which
 # an init container need not.
@@ -30,23 +29,11 @@ PACKAGE_FILES = ("model.skops", "profile.json", "golden.json")
 
 _log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 20
-# A signed URL is a credential, so messages carry the address without its query.
-_CONNECT_SECONDS = 10.0
-_MAX_REDIRECTS = 5
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 8.0
-# Extras of the distribution that bring a scheme's library.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-# What may be different a moment later.
-_TRANSIENT_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
 DEFAULT_MAX_BYTES = 8 << 30
-
-
-class _TransientError(Exception):
-    """Worth another try before the time is up."""
 
 
 def fetch(
@@ -144,10 +131,13 @@ def _fetch_file(uri: str, out: Path, sha256: str | None, source: _Source) -> str
     while True:
         try:
             return _once(uri, out, sha256, source)
-        except _TransientError as exc:
+        except reading.UnreadableError as exc:
+            raise _failed(shown, exc.why, exc.remedy) from exc
+        except reading.TransientError as exc:
             if time.monotonic() + pause >= source.deadline:
-                raise _failed(shown, f"{exc}, also when tried again for {source.timeout_seconds:g} seconds") from exc
-            _log.warning("the model could not be fetched; trying again", extra={"uri": shown, "error": str(exc)})
+                why = f"{exc.why}, also when tried again for {source.timeout_seconds:g} seconds"
+                raise _failed(shown, why, exc.remedy) from exc
+            _log.warning("the model could not be fetched; trying again", extra={"uri": shown, "error": exc.why})
             source.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -159,15 +149,15 @@ def _once(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
     size = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial.open("wb") as file, _chunks(uri, source.transport) as chunks:
-            for chunk in chunks:
-                size += len(chunk)
+        with partial.open("wb") as file, reading.pieces(uri, source.transport) as pieces:
+            for piece in pieces:
+                size += len(piece)
                 if size > source.max_bytes:
                     raise _failed(shown, f"it has more than the {source.max_bytes} bytes that are allowed")
                 if time.monotonic() > source.deadline:
                     raise _failed(shown, "it did not arrive in time; raise --timeout-seconds")
-                digest.update(chunk)
-                file.write(chunk)
+                digest.update(piece)
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         found = digest.hexdigest()
@@ -177,70 +167,6 @@ def _once(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
         partial.unlink(missing_ok=True)
     _log.info("fetched the model", extra={"uri": shown, "bytes": size, "sha256": found})
     return found
-
-
-@contextlib.contextmanager
-def _chunks(uri: str, transport: httpx.BaseTransport | None) -> Iterator[Iterator[bytes]]:
-    """Opens `uri` and gives its bytes piece by piece."""
-    parts = urllib.parse.urlsplit(uri)
-    if parts.scheme in ("http", "https"):
-        with _http_chunks(uri, transport) as chunks:
-            yield chunks
-    elif parts.scheme in ("file", ""):
-        path = Path(urllib.parse.unquote(parts.path)) if parts.scheme else Path(uri)
-        with path.open("rb") as file:
-            yield iter(lambda: file.read(_CHUNK_BYTES), b"")
-    else:
-        with _stored_chunks(uri, parts.scheme) as chunks:
-            yield chunks
-
-
-@contextlib.contextmanager
-def _stored_chunks(uri: str, scheme: str) -> Iterator[Iterator[bytes]]:
-    """Opens an object in a store that fsspec knows: s3, gs, and what else is installed.
-
-    Each store's library finds credentials as its own tools do: in the environment, in
-    files, or from the pod's service account.
-    """
-    import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - most models come over HTTP or a mount
-
-    try:
-        opened = fsspec.open(uri, "rb").open()
-    except ValueError as exc:
-        known = "http, https, file, s3, gs"
-        raise _failed(_shown(uri), f'scheme "{scheme}" is not one of {known}: {exc}') from exc
-    except ImportError as exc:
-        extra = _EXTRAS.get(scheme, scheme)
-        raise _failed(_shown(uri), f"this server was installed without kedge[{extra}]: {exc}") from exc
-    except OSError:
-        raise
-    except Exception as exc:
-        raise _failed(_shown(uri), f"{type(exc).__name__}: {exc}") from exc
-    with opened as file:
-        yield iter(lambda: file.read(_CHUNK_BYTES), b"")
-
-
-@contextlib.contextmanager
-def _http_chunks(uri: str, transport: httpx.BaseTransport | None) -> Iterator[Iterator[bytes]]:
-    timeout = httpx.Timeout(30.0, connect=_CONNECT_SECONDS)
-    try:
-        with (
-            httpx.Client(
-                timeout=timeout, follow_redirects=True, max_redirects=_MAX_REDIRECTS, transport=transport
-            ) as client,
-            client.stream("GET", uri, headers={"accept-encoding": "identity"}) as response,
-        ):
-            if response.status_code in _TRANSIENT_STATUSES:
-                raise _TransientError(f"the server answered {response.status_code}")
-            if response.status_code != 200:
-                raise _failed(_shown(uri), f"the server answered {response.status_code}")
-            yield response.iter_bytes(_CHUNK_BYTES)
-    except httpx.TooManyRedirects as exc:
-        raise _failed(_shown(uri), f"more than {_MAX_REDIRECTS} redirects") from exc
-    except httpx.TransportError as exc:
-        raise _TransientError(f"{type(exc).__name__}: {exc}") from exc
-    except httpx.InvalidURL as exc:
-        raise _failed(_shown(uri), f"it is not a valid URL: {exc}") from exc
 
 
 def _is_there(out: Path, sha256: str) -> bool:
@@ -253,12 +179,13 @@ def _is_there(out: Path, sha256: str) -> bool:
 
 
 def _shown(uri: str) -> str:
+    """Returns the address without its query: a signed URL is a credential."""
     parts = urllib.parse.urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
-def _failed(shown: str, why: str) -> failures.StartFailure:
+def _failed(shown: str, why: str, remedy: str = "check the model's URI") -> failures.StartFailure:
     return failures.StartFailure(
-        failures.MODEL_FETCH_FAILED, f"The model cannot be fetched from {shown}: {why}; check the model's URI."
+        failures.MODEL_FETCH_FAILED, f"The model cannot be fetched from {shown}: {why}; {remedy}."
     )

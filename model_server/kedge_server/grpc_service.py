@@ -5,11 +5,14 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from google.protobuf import message  # type: ignore[import-untyped]
 from open_inference.grpc import protocol as messages
 from open_inference.grpc import service
 
@@ -44,6 +47,9 @@ _STATUSES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_SERVICE = "inference.GRPCInferenceService"
+# gRPC refuses by itself, uncounted, what is larger than this many times the limit.
+_RECEIVE_FACTOR = 4
 # Added to a connection's age for the calls that it still carries.
 _AGE_GRACE_MILLISECONDS = 10_000
 
@@ -53,6 +59,7 @@ class _Service(service.GRPCInferenceServiceServicer):
 
     def __init__(self, plane: dataplane.Dataplane) -> None:
         self._plane = plane
+        self._who = ((protocol.VERSION_HEADER, plane.settings.model_version),)
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         return messages.ServerLiveResponse(live=True)
@@ -72,26 +79,44 @@ class _Service(service.GRPCInferenceServiceServicer):
         try:
             return messages.ModelMetadataResponse(**self._plane.model_metadata())
         except RequestError as exc:
-            await _abort(context, exc)
+            await self._abort(context, exc)
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        arrived = time.monotonic()
+    async def ModelInfer(self, request: bytes, context: Any) -> Any:  # noqa: N802
+        """Answers a call. It comes as bytes, so that a message that cannot be read is counted too."""
+        # gRPC cancels a call whose client went away or ran out of time. Such a call is predicted
+        # and counted all the same, or the slowest answers would be missing from what is counted.
+        answer = await asyncio.shield(asyncio.ensure_future(self._infer(request, time.monotonic())))
+        if isinstance(answer, RequestError):
+            await self._abort(context, answer)
+        context.set_trailing_metadata(self._who)
+        return answer
+
+    async def _infer(self, raw: bytes, arrived: float) -> Any:
+        """Returns the message for the client, or the error that it is to be told, and counts either."""
         fault = Fault.NONE
         try:
+            request = self._parsed(raw)
             self._plane.check_names(request.model_name, request.model_version)
             decoded, outputs = await self._plane.predict(lambda signature: _decode(request, signature))
             return self._response(request, decoded, outputs)
         except RequestError as exc:
             fault = exc.fault
-            await _abort(context, exc)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
+            return exc
+        except Exception:  # noqa: BLE001 - a bug of ours must be counted and answered too
+            _log.exception("a request failed in the server's own code")
             fault = Fault.SERVER
-            _log.exception("a call failed in the server's own code")
-            raise
+            return RequestError("the server failed; its log says how")
         finally:
             self._plane.count(fault, time.monotonic() - arrived)
+
+    def _parsed(self, raw: bytes) -> Any:
+        limit = self._plane.settings.limits.max_body_bytes
+        if len(raw) > limit:
+            raise ClientError(f"the message has {len(raw)} bytes; at most {limit} are taken", 413)
+        try:
+            return messages.ModelInferRequest.FromString(raw)
+        except message.DecodeError as exc:
+            raise ClientError("the message is not a ModelInferRequest") from exc
 
     def _response(self, request: Any, decoded: protocol.InferRequest, outputs: list[protocol.Output]) -> Any:
         settings = self._plane.settings
@@ -112,7 +137,13 @@ class _Service(service.GRPCInferenceServiceServicer):
         try:
             self._plane.check_names(name, version)
         except ClientError as exc:
-            await _abort(context, exc)
+            await self._abort(context, exc)
+
+    async def _abort(self, context: Any, exc: RequestError) -> None:
+        trailing: tuple[tuple[str, str], ...] = self._who
+        if isinstance(exc, OverloadedError):
+            trailing = (*trailing, ("retry-after", str(exc.retry_after_seconds)))
+        await context.abort(_STATUSES.get(exc.status, grpc.StatusCode.INTERNAL), exc.message, trailing)
 
 
 def _values(array: protocol.Array, datatype: str) -> Any:
@@ -156,27 +187,34 @@ def _contents(tensor: Any, position: int) -> list[Any]:
         raise ClientError(f"inputs[{position}].contents.bytes_contents is not UTF-8") from exc
 
 
-async def _abort(context: Any, exc: RequestError) -> None:
-    trailing = (("retry-after", str(exc.retry_after_seconds)),) if isinstance(exc, OverloadedError) else ()
-    await context.abort(_STATUSES.get(exc.status, grpc.StatusCode.INTERNAL), exc.message, trailing)
-
-
-def start(plane: dataplane.Dataplane, settings: Settings) -> tuple[Any, int]:
+def start(plane: dataplane.Dataplane, settings: Settings, interceptors: Sequence[Any] = ()) -> tuple[Any, int]:
     """Makes a gRPC server on `settings.grpc_port`; returns it, not yet started, and its port.
+
+    Args:
+        plane: Does what the calls ask for.
+        settings: Port and limits.
+        interceptors: Around each call, the first outermost.
 
     Raises:
         OSError: The port cannot be had.
     """
     server = grpc.aio.server(
+        interceptors=interceptors,
         options=[
-            ("grpc.max_receive_message_length", settings.limits.max_body_bytes),
+            ("grpc.max_receive_message_length", _RECEIVE_FACTOR * settings.limits.max_body_bytes),
             # gRPC spreads this by 10 % by itself.
             ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
             ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MILLISECONDS),
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
-    service.add_GRPCInferenceServiceServicer_to_server(_Service(plane), server)  # type: ignore[no-untyped-call]
+    servicer = _Service(plane)
+    infer = grpc.unary_unary_rpc_method_handler(
+        servicer.ModelInfer, response_serializer=messages.ModelInferResponse.SerializeToString
+    )
+    # The first handler that knows a method has it, so this one comes before the generated ones.
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"ModelInfer": infer}),))
+    service.add_GRPCInferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port: int = server.add_insecure_port(f"{host}:{settings.grpc_port}")

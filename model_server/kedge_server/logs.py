@@ -70,5 +70,10 @@ def configure(level: str = "info") -> None:
     root.setLevel(level.upper())
     # httpx logs every URL at INFO, and a signed URL is a credential.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # These tell at INFO where they found credentials, once for each file.
+    for name in ("aiobotocore", "botocore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs each failed try with its traceback; what it means is told when the tries are over.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     # What uvicorn says at INFO repeats what the life cycle already logs.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -29,6 +29,7 @@ def package(
     version: str = "1",
     golden_rows: int = DEFAULT_GOLDEN_ROWS,
     trusted_types: tuple[str, ...] = (),
+    bins_of: Path | str | None = None,
 ) -> str:
     """Writes a package to the new directory `out` and returns its digest.
 
@@ -41,16 +42,19 @@ def package(
         version: Of the model.
         golden_rows: How many rows of the reference are kept with their answers.
         trusted_types: Types of the model that skops does not trust by itself.
+        bins_of: The package of an earlier version, whose bins are taken where the kind of the feature or output
+            is the same: only over the same bins can two versions' live data be compared.
 
     Raises:
         ValueError: The reference does not fit the model.
         FileExistsError: `out` exists.
-        StartFailure: The model does not load again from what was written.
+        StartFailure: The model does not load again from what was written, or the earlier package cannot be read.
     """
     out = Path(out)
     if out.exists():
         raise FileExistsError(f"{out} exists")
     out.parent.mkdir(parents=True, exist_ok=True)
+    like = None if bins_of is None else packages.read(Path(bins_of), None).profile
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         skops.io.dump(model, partial / packages.MODEL)
@@ -60,7 +64,8 @@ def package(
         columns = reference_columns(reference, signature)
         described = tuple(_described(c, v) for c, v in zip(signature.columns, columns, strict=True))
         predictor = predicting.Predictor(loaded.estimator, signature)
-        _write_json(partial / packages.PROFILE, _profile(loaded.estimator, predictor, signature, columns).to_json())
+        profile = _profile(loaded.estimator, predictor, signature, columns, like)
+        _write_json(partial / packages.PROFILE, profile.to_json())
         golden = _golden(predictor, signature, columns, golden_rows)
         _write_json(partial / packages.GOLDEN, golden.to_json())
         manifest = packages.Manifest(
@@ -157,7 +162,11 @@ def rows_of(columns: tuple[protocol.Array, ...], signature: Signature) -> protoc
 
 
 def _profile(
-    estimator: Any, predictor: predicting.Predictor, signature: Signature, columns: tuple[protocol.Array, ...]
+    estimator: Any,
+    predictor: predicting.Predictor,
+    signature: Signature,
+    columns: tuple[protocol.Array, ...],
+    like: profiles.Profile | None,
 ) -> profiles.Profile:
     methods = tuple(m for m in signature.methods if m in ("predict", "predict_proba"))
     request = protocol.InferRequest(None, rows_of(columns, signature), methods)
@@ -166,8 +175,8 @@ def _profile(
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     return profiles.Profile(
         rows=len(columns[0]),
-        features=profiles.of_features(names, columns),
-        outputs=profiles.of_outputs(outputs),
+        features=profiles.of_features(names, columns, like),
+        outputs=profiles.of_outputs(outputs, like),
         calibrated=type(last).__name__ == "CalibratedClassifierCV",
     )
 

@@ -191,20 +191,31 @@ def _as_numbers(values: protocol.Array) -> protocol.Array:
     return np.array([v if isinstance(v, (int, float)) else np.nan for v in values.tolist()], dtype=np.float64)
 
 
-def of_features(names: Sequence[str], columns: Sequence[protocol.Array]) -> tuple[Bins, ...]:
-    """Measures the first `MAX_FEATURES` features."""
+def of_features(
+    names: Sequence[str], columns: Sequence[protocol.Array], like: Profile | None = None
+) -> tuple[Bins, ...]:
+    """Measures the first `MAX_FEATURES` features, over the bins of another profile where it has some of that kind."""
+    known = {bins.name: bins for bins in like.features} if like else {}
     pairs = list(zip(names, columns, strict=True))[:MAX_FEATURES]
-    return tuple(measure(name, values) for name, values in pairs)
+    return tuple(_measure_like(known.get(name), name, values) for name, values in pairs)
 
 
-def of_outputs(outputs: Sequence[protocol.Output]) -> tuple[Bins, ...]:
+def of_outputs(outputs: Sequence[protocol.Output], like: Profile | None = None) -> tuple[Bins, ...]:
     """Measures what can be put into bins: labels and numbers, and the highest probability."""
+    known = {bins.name: bins for bins in like.outputs} if like else {}
     found: list[Bins] = []
     for name, array in outputs:
         values = scalar(name, array)
         if values is not None:
-            found.append(measure(name, values))
+            found.append(_measure_like(known.get(name), name, values))
     return tuple(found)
+
+
+def _measure_like(known: Bins | None, name: str, values: protocol.Array) -> Bins:
+    own = measure(name, values)
+    if known is None or known.numeric != own.numeric:
+        return own
+    return dataclasses.replace(known, counts=tuple(count(known, values).tolist()))
 
 
 def scalar(name: str, array: protocol.Array) -> protocol.Array | None:

@@ -18,6 +18,9 @@ Array = NDArray[Any]
 # In a request and in an answer with binary tensors: how many bytes of the body are JSON.
 # https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 HEADER_LENGTH = b"inference-header-content-length"
+# In every answer, errors too: the version of the model that gave it, which a client that is
+# balanced over several cannot know otherwise. Over gRPC it is trailing metadata.
+VERSION_HEADER = "kedge-model-version"
 EXTENSIONS = ("binary_tensor_data",)
 
 # Tensor datatypes and the numpy types that hold them; BYTES are Python strings.

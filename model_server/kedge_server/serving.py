@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import threading
@@ -21,7 +22,20 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from kedge_server import connections, dataplane, loading, metrics, packages, predicting, proving, quality, rest, sockets
+from kedge_server import (
+    connections,
+    dataplane,
+    loading,
+    metrics,
+    packages,
+    predicting,
+    protocol,
+    proving,
+    quality,
+    rest,
+    sockets,
+    tracing,
+)
 from kedge_server.batching import Batcher, Run
 from kedge_server.settings import Settings
 
@@ -35,6 +49,8 @@ _LAST_REQUEST_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 # The garbage collector looks for cycles among this many new objects; a request has about a dozen.
 _NEW_OBJECTS = 10_000
+# For the collector to take the last spans.
+_LAST_SPANS_SECONDS = 5.0
 
 
 class _Server(uvicorn.Server):
@@ -64,18 +80,22 @@ class _Life:
         self._settings = settings
         self._listener = listener
         self._metrics = metrics.Metrics(settings.model_name, settings.latency_thresholds_ms)
-        self._plane = dataplane.Dataplane(settings, self._metrics)
+        self._spans = spans = tracing.configure(settings, os.environ)
+        make_plane = dataplane.Dataplane if spans is None else spans.dataplane
+        self._plane = make_plane(settings, self._metrics)
         app = rest.App(self._plane)
         self._server = _Server(
             uvicorn.Config(
-                app,
-                http=connections.protocol_class(settings, app),
+                app if spans is None else spans.around_app(app),
+                # What is traced passes through the application, which the short way goes round.
+                http=connections.protocol_class(settings, app if spans is None else None),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                headers=[(protocol.VERSION_HEADER, settings.model_version)],
                 timeout_keep_alive=connections.IDLE_SECONDS,
             )
         )
@@ -105,7 +125,8 @@ class _Life:
             return None
         from kedge_server import grpc_service  # noqa: PLC0415 - most servers go without it
 
-        self._grpc, port = grpc_service.start(self._plane, self._settings)
+        interceptors = [] if self._spans is None else [self._spans.interceptor()]
+        self._grpc, port = grpc_service.start(self._plane, self._settings, interceptors)
         await self._grpc.start()
         return port
 
@@ -129,6 +150,8 @@ class _Life:
             counting = quality.Quality(model.package.profile, model.signature)
             self._metrics.quality, run = counting, counting.around(run)
             profile_digest = model.package.manifest.files[packages.PROFILE]
+        if self._spans is not None:
+            run = self._spans.around_run(run)
         self._batcher = batcher = Batcher(
             run,
             max_batch_rows=limits.max_batch_rows,
@@ -199,6 +222,10 @@ class _Life:
         await serving
         if self._batcher is not None:
             self._batcher.close()
+        if self._spans is not None:
+            # In a thread, since a collector that does not answer would hold up the end.
+            closed = asyncio.wrap_future(_in_daemon_thread(self._spans.close))
+            await asyncio.wait([closed], timeout=_LAST_SPANS_SECONDS)
 
 
 def _leave_to_stay() -> None:

@@ -49,6 +49,10 @@ class Settings:
     drain_seconds: float = 5.0
     # A connection balanced to a pod stays there; this bounds how long an old split lives on.
     max_connection_age_seconds: float = 30.0
+    # How far a regressor's prediction may be from its label and count as correct: in the label's
+    # unit, and in percent of it. Without them equal means equal.
+    feedback_tolerance: float = 0.0
+    feedback_tolerance_percent: float = 0.0
     termination_log: Path | None = Path("/dev/termination-log")
     log_level: str = "info"
     limits: Limits = dataclasses.field(default_factory=Limits)

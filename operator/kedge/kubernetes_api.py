@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+import yaml
 from kubernetes import aio
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
-from kedge.api import schemas
+from kedge.api import records, schemas
 from kedge.desired import names
 
 TIMEOUT_SECONDS = 15.0
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+"""What a list is asked for where only the objects' metadata is wanted."""
 
 ObjectDict = dict[str, Any]
 
@@ -69,6 +72,7 @@ DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
 DISRUPTION_BUDGETS = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 EVENTS = Resource("events.k8s.io/v1", "Event", "events")
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
+ROLLOUT_RECORDS = Resource(schemas.API_VERSION, records.KIND, records.PLURAL)
 PODS = Resource("v1", "Pod", "pods")
 SERVICES = Resource("v1", "Service", "services")
 
@@ -88,6 +92,21 @@ class KubernetesApi:
             await kubernetes_config.load_kube_config()
         return cls(aio.client.ApiClient())
 
+    @classmethod
+    async def connect_as_user(cls, context: str | None) -> tuple["KubernetesApi", str]:
+        """Returns a connection by the kubeconfig, in this context or the current one, and the context's namespace.
+
+        Raises:
+            ApiError: There is no kubeconfig that says where the API server is.
+        """
+        try:
+            loader = await kubernetes_config.load_kube_config(context=context)
+            chosen: Mapping[str, Any] = loader.current_context
+        except (kubernetes_config.ConfigException, OSError, yaml.YAMLError, TypeError) as error:
+            # The client takes an empty file for a mapping.
+            raise ApiError(f"the kubeconfig cannot be used: {error}") from error
+        return cls(aio.client.ApiClient()), chosen["context"].get("namespace") or "default"
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
@@ -96,12 +115,15 @@ class KubernetesApi:
         """Returns an object as the API server has it now."""
         return await self._call("GET", resource.path(namespace, name))
 
-    async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> Listing:
+    async def list(
+        self, resource: Resource, namespace: str | None, *, labels: str = "", metadata_only: bool = False
+    ) -> Listing:
         """Returns all objects of a kind, of one namespace or of all, page by page."""
+        accept = METADATA_ONLY if metadata_only else "application/json"
         items: list[ObjectDict] = []
         query = {"limit": "500"} | ({"labelSelector": labels} if labels else {})
         while True:
-            page = await self._call("GET", resource.path(namespace), query=query)
+            page = await self._call("GET", resource.path(namespace), query=query, accept=accept)
             items += page.get("items") or []
             token = page["metadata"].get("continue")
             if not token:
@@ -141,6 +163,18 @@ class KubernetesApi:
         path = resource.path(metadata["namespace"], metadata["name"], subresource)
         return await self._call("PUT", path, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
 
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, annotations: Mapping[str, str | None], *, manager: str
+    ) -> ObjectDict:
+        """Sets annotations of an object as this field manager; None removes one."""
+        return await self._call(
+            "PATCH",
+            resource.path(namespace, name),
+            query={"fieldManager": manager},
+            body={"metadata": {"annotations": dict(annotations)}},
+            content_type="application/merge-patch+json",
+        )
+
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         """Deletes an object if it is still the one with this UID; one that is gone already is fine."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
@@ -157,12 +191,13 @@ class KubernetesApi:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> ObjectDict:
         method, url, headers, sent, _ = await self._client.param_serialize(
             method,
             path,
             query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", "Content-Type": content_type},
+            header_params={"Accept": accept, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )

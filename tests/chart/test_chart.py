@@ -168,19 +168,26 @@ def test_the_clusters_own_roles_are_extended_to_model_deployments() -> None:
     assert roles["kedge-edit"]["metadata"]["labels"][f"{prefix}edit"] == "true"
     assert {verb for rule in roles["kedge-view"]["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
     assert not [rule for rule in roles["kedge-edit"]["rules"] if "modeldeployments/status" in rule["resources"]]
+    writing = [rule for rule in roles["kedge-edit"]["rules"] if "rolloutrecords" in rule["resources"]]
+    assert [set(rule["verbs"]) for rule in writing] == [{"delete", "deletecollection"}]
 
 
-def test_the_definition_is_the_generated_one_and_outlives_the_release() -> None:
-    definition = only("CustomResourceDefinition")
-    generated = yaml.safe_load((generate.ROOT / "crds" / generate.CRD_FILE).read_text(encoding="utf-8"))
+def test_the_definitions_are_the_generated_ones_and_outlive_the_release() -> None:
+    definitions = {one["metadata"]["name"]: one for one in of_kind("CustomResourceDefinition")}
 
-    assert definition["spec"] == generated["spec"]
-    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert definitions.keys() == {"modeldeployments.kedge.dev", "rolloutrecords.kedge.dev"}
+    for file in (generate.CRD_FILE, generate.RECORD_CRD_FILE):
+        generated = yaml.safe_load((generate.ROOT / "crds" / file).read_text(encoding="utf-8"))
+        definition = definitions[generated["metadata"]["name"]]
+        assert definition["spec"] == generated["spec"]
+        assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-def test_the_definition_can_be_left_out_or_left_to_helm() -> None:
+def test_the_definitions_can_be_left_out_or_left_to_helm() -> None:
     assert of_kind("CustomResourceDefinition", {"crds": {"install": False}}) == []
-    assert "annotations" not in only("CustomResourceDefinition", {"crds": {"keep": False}})["metadata"]
+    definitions = of_kind("CustomResourceDefinition", {"crds": {"keep": False}})
+    assert len(definitions) == 2
+    assert not [one for one in definitions if "annotations" in one["metadata"]]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures
 
+from kedge_server import packing
+
 SMOKE_TEST_ROWS = 20
 GOOD_TREES = 30
 FACTOR_TOO_LARGE = 100
@@ -84,6 +86,20 @@ class Models:
         if name not in self._stored:
             self._stored[name] = self._store.put(self.file(name))
         return self._stored[name]
+
+    def package(self, name: str, *, bins_of: str | None = None) -> Artifact:
+        """Returns the artifact of this name, packed with a profile of the training data."""
+        folder = self._folder / f"{name}.package"
+        if not folder.exists():
+            rows, _ = self._data
+            packing.package(
+                FITTED[name](*self._data),
+                rows[: train.TRAINING_ROWS],
+                folder,
+                name=name,
+                bins_of=None if bins_of is None else self._folder / f"{bins_of}.package",
+            )
+        return self._store.put(folder)
 
     def file(self, name: str) -> pathlib.Path:
         """Returns the artifact as a local file."""

@@ -15,7 +15,20 @@ BAD_SPECS = [
     pytest.param({"model": ABSENT}, "spec.model", "Required value", id="no model"),
     pytest.param({"model.uri": ABSENT}, "spec.model.uri", "Required value", id="no uri"),
     pytest.param(
-        {"model.uri": "s3://models/churn"}, "spec.model.uri", "must be https://HOST/PATH", id="unknown scheme"
+        {"model.uri": "ftp://models/churn"}, "spec.model.uri", "must be https://HOST/PATH", id="unknown scheme"
+    ),
+    pytest.param({"model.uri": "s3://models"}, "spec.model.uri", "s3://BUCKET/KEY", id="bucket, no key"),
+    pytest.param(
+        {"model": {"uri": "s3://models/churn"}}, "spec.model.sha256", "required for a remote uri", id="s3, no digest"
+    ),
+    pytest.param(
+        {"model.secretRef": {"name": "bucket"}}, "spec.model.secretRef", "belongs to s3 and gs", id="secret for http"
+    ),
+    pytest.param(
+        {"model.uri": "gs://models/churn", "model.secretRef": {}},
+        "spec.model.secretRef.name",
+        "Required value",
+        id="secret without a name",
     ),
     pytest.param({"model.uri": "churn.skops"}, "spec.model.uri", "must be https://HOST/PATH", id="no scheme"),
     pytest.param({"model.uri": "file://churn"}, "spec.model.uri", "must be https://HOST/PATH", id="relative file"),

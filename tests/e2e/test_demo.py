@@ -15,7 +15,13 @@ def test_the_demo_tells_a_story_that_comes_true() -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    for shown in ("What happened", "RolledBack: rejected", "requests failed, objective 1 %", "the story came true"):
+    for shown in (
+        "What happened",
+        "RolledBack: rejected",
+        "requests failed, objective 1 %",
+        "PSI of prediction",
+        "the story came true",
+    ):
         assert shown in done.stdout, done.stdout
 
 

@@ -22,6 +22,11 @@ GOOD_SPECS = [
     pytest.param({"model": {"uri": "configmap://churn/model.skops"}}, id="configmap"),
     pytest.param({"model": {"uri": "pvc://models/churn/7/model.skops"}}, id="volume"),
     pytest.param({"model": {"uri": "http://models.test:9000/churn?v=7", "sha256": SHA256}}, id="plain http"),
+    pytest.param({"model": {"uri": "gs://models/churn/", "sha256": SHA256}}, id="package in a bucket"),
+    pytest.param(
+        {"model": {"uri": "s3://models/churn/7.skops", "sha256": SHA256, "secretRef": {"name": "bucket"}}},
+        id="bucket with a secret",
+    ),
     pytest.param({"server": {}, "traffic": {}, "metrics": {}, "rollout": {}}, id="empty sections"),
     pytest.param({"server": None, "rollout": None, "objectives": None}, id="null sections"),
     pytest.param({"replicas": 500}, id="many replicas"),

@@ -33,7 +33,9 @@ def test_one_that_turns_bad_after_promotion_is_taken_back(world: World, rows_of_
     assert easy.stop().lost == 0
 
     users = world.users()
-    world.assert_rolled_back(stable, reason="ObjectiveFailed", evidence="after promotion", since=since)
+    rejected = world.assert_rolled_back(stable, reason="ObjectiveFailed", evidence="after promotion", since=since)
+    guard = world.finished_record(rejected["revision"], "RolledBack")
+    assert (guard["period"], guard["stable"]) == ("Guard", stable)
 
     users.wait_for_answers(40)
     counted = users.stop()
@@ -48,29 +50,54 @@ def test_a_person_takes_a_version_back_and_asks_for_it_again(world: World) -> No
     world.declare("v2", rollout_minimumRequests=100_000)
     candidate = world.wait_for_step()["candidateRevision"]
 
-    world.annotate("kedge.dev/abort", candidate)
+    refused = world.kedge("retry", NAME)
+    assert (refused.returncode, "was not rejected" in refused.stderr) == (2, True), refused
+    assert world.kedge("abort", NAME).returncode == 0
     world.assert_rolled_back(stable, reason="Aborted", evidence="kedge.dev/abort", since=since)
+    record = world.finished_record(candidate, "RolledBack")
+    assert (record["reason"], record["abortedBy"]) == ("Aborted", "kedge-cli")
+    assert f"kedge retry {NAME}" in world.kedge("explain", NAME).stdout
 
-    world.kubectl.run("annotate", f"modeldeployment/{NAME}", "kedge.dev/abort-")
-    world.annotate("kedge.dev/retry", "monday")
+    retried = world.kedge("retry", NAME)
+    assert retried.returncode == 0, retried.stderr
     world.declare("v2")
     assert world.wait_for(READY)["stableRevision"] == candidate
     assert users.stop().lost == 0
 
 
 def test_a_step_waits_for_a_persons_approval(world: World) -> None:
-    steps = [{"weightPercent": 33, "minimumSeconds": 2, "approval": "Required"}]
+    steps = [
+        {"weightPercent": 33, "minimumSeconds": 2, "approval": "Required"},
+        {"weightPercent": 50, "minimumSeconds": 2, "approval": "Required"},
+    ]
     world.serve("v1", rollout_steps=steps)
     users = world.users()
     world.declare("v2", rollout_steps=steps)
     candidate = world.wait_for_step()["candidateRevision"]
-    world.journal.wait(
-        NAME,
-        lambda status: journal.condition(status, "Ready")["reason"] == "WaitingForApproval",
-        within=60,
-        what="a step that waits for approval",
-    )
+    wait_for_approval(world, step=1)
+    assert f"kedge approve {NAME}" in world.kedge("explain", NAME).stdout
+    assert world.kedge("approve", NAME).returncode == 0
 
-    world.annotate("kedge.dev/approve", f"{candidate}/1")
+    wait_for_approval(world, step=2)
+    world.annotate("kedge.dev/approve", f"{candidate}/2")
     assert world.wait_for(READY)["stableRevision"] == candidate
     assert users.stop().lost == 0
+    record = world.finished_record(candidate, "Promoted")
+    assert [(one["step"], one["manager"]) for one in record["approvals"]] == [(1, "kedge-cli"), (2, "kubectl-annotate")]
+    refused = world.kedge("approve", NAME)
+    assert (refused.returncode, "nothing is being rolled out" in refused.stderr) == (2, True), refused
+    table = world.kubectl.run("get", "mrec", f"--selector=kedge.dev/revision={candidate}").splitlines()
+    assert table[0].split() == ["NAME", "MODEL", "CANDIDATE", "OUTCOME", "REASON", "STARTED", "ENDED"]
+    assert table[1].split()[1:5] == [NAME, candidate, "Promoted", "Promoted"]
+
+
+def wait_for_approval(world: World, *, step: int) -> None:
+    world.journal.wait(
+        NAME,
+        lambda status: (
+            journal.condition(status, "Ready")["reason"] == "WaitingForApproval"
+            and status["rollout"]["step"] == step - 1
+        ),
+        within=60,
+        what=f"step {step} to wait for approval",
+    )

@@ -71,6 +71,7 @@ def test_a_good_version_is_promoted_although_the_operator_ends_in_the_middle(wor
     assert world.wait_for(READY)["stableRevision"] == candidate
     counted = users.stop()
     assert counted.lost == 0, counted.line
+    assert len(world.finished_record(candidate, "Promoted")["journal"]["segments"]) > 1
 
 
 def test_models_are_served_while_the_operator_is_away(world: World, operator: Kubectl) -> None:
@@ -97,7 +98,7 @@ def test_deleting_a_model_removes_everything_with_the_operator(world: World, ope
 
     world.kubectl.run("delete", "modeldeployment", NAME, "--timeout=30s")
 
-    owned = "deployments,replicasets,pods,services,controllerrevisions,poddisruptionbudgets"
+    owned = "deployments,replicasets,pods,services,controllerrevisions,poddisruptionbudgets,rolloutrecords"
     world.kubectl.run("wait", "--for=delete", owned, f"--selector=kedge.dev/model-deployment={NAME}", "--timeout=90s")
     assert world.kubectl.items(owned, f"--selector=kedge.dev/model-deployment={NAME}") == []
 

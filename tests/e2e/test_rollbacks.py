@@ -35,6 +35,10 @@ def test_one_that_fails_on_some_requests(world: World, tell: Tell) -> None:
     counted = users.stop()
     tell(counted, rejected["revision"])
     assert rejected["objective"] == "availability"
+    record = world.finished_record(rejected["revision"], "RolledBack")
+    assert (record["stable"], record["reason"], record["gaps"]) == (stable, "ObjectiveFailed", [])
+    assert record["objectives"][0]["verdict"] == "Fail"
+    assert record["series"]["points"][-1]["objectives"][0]["bad"] == record["objectives"][0]["bad"] > 0
     assert counted.answers(rejected["revision"]) > 0
     assert 0 < counted.lost == counted.outcome("server_error"), counted.line
     assert all(cause.startswith("500: ") for cause in counted.causes), counted.causes

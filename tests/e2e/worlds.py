@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -58,7 +60,7 @@ class World:
         for traffic in self._traffic:
             traffic.close()
 
-    def declare(self, model: str | Artifact | Mapping[str, str], **changes: Any) -> str:
+    def declare(self, model: str | Artifact | Mapping[str, Any], **changes: Any) -> str:
         """Applies the ModelDeployment with this model; underscores in names of changes stand for dots."""
         if isinstance(model, str):
             model = self.models[model]
@@ -70,6 +72,37 @@ class World:
     def annotate(self, key: str, value: str) -> None:
         """Sets an annotation of the ModelDeployment as a person would."""
         self.kubectl.run("annotate", "--overwrite", f"modeldeployment/{NAME}", f"{key}={value}")
+
+    def kedge(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs the `kedge` command in the namespace and returns what it said, also when it failed."""
+        command = [sys.executable, "-m", "kedge.cli", *words]
+        if words[0] != "replay":
+            command.append(f"--namespace={self.kubectl.namespace}")
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+    def finished_record(self, revision: str, outcome: str) -> Object:
+        """Waits until a revision's rollout has left such a record, and checks what every record promises."""
+        self.journal.wait(
+            NAME,
+            lambda _: outcome in {one["record"]["outcome"] for one in self.journal.finished_records(revision)},
+            within=30,
+            what=f"a record of {revision}, {outcome}",
+        )
+        records = self.journal.finished_records(revision)
+        record = next(one for one in records if one["record"]["outcome"] == outcome)
+        replayed = self.kedge("replay", "-", "--output=json", stdin=json.dumps(record))
+        assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+        (told,) = json.loads(replayed.stdout)["records"]
+        assert (told["identical"], told["outcome"]) == (True, outcome)
+        assert told["decisions"] > 0
+        edited = self.kubectl.attempt(
+            *("patch", "rolloutrecord", record["metadata"]["name"], "--type=merge"),
+            '--patch={"record": {"message": "all was well"}}',
+        )
+        assert edited.returncode != 0
+        assert "has an outcome, so it can be deleted but not changed" in edited.stderr
+        content: Object = record["record"]
+        return content
 
     def serve(self, model: str, **changes: Any) -> str:
         """Declares a first model, waits until all its replicas serve, and returns its revision."""

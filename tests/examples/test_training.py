@@ -11,6 +11,7 @@ import yaml
 from examples.digits import train
 
 from kedge.api import specs
+from kedge_server import packages
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,8 @@ def test_a_manifest_names_the_digest_of_its_artifact(folder: pathlib.Path, versi
 
     spec = specs.ModelDeploymentSpec.model_validate(manifest["spec"])
 
-    assert spec.model.sha256 == hashlib.sha256((folder / f"{version}.skops").read_bytes()).hexdigest()
-    assert spec.model.uri.endswith(f"/{version}.skops")
+    assert spec.model.sha256 == hashlib.sha256((folder / version / "kedge.json").read_bytes()).hexdigest()
+    assert spec.model.uri.endswith(f"/{version}/")
 
 
 def test_the_versions_differ_in_their_model_alone(folder: pathlib.Path) -> None:
@@ -52,7 +53,21 @@ def test_the_versions_differ_in_their_model_alone(folder: pathlib.Path) -> None:
     for manifest in manifests:
         del manifest["spec"]["model"]
 
-    assert manifests[0] == manifests[1] == manifests[2]
+    assert all(manifest == manifests[0] for manifest in manifests)
+
+
+def test_the_versions_are_counted_over_the_same_bins(folder: pathlib.Path) -> None:
+    profiles = [packages.read(folder / version, None).profile for version in train.VERSIONS]
+
+    assert len({profile.features[20].labels for profile in profiles}) == 1
+    assert len({bins.labels for profile in profiles for bins in profile.outputs if bins.name == "predict"}) == 1
+
+
+def test_the_fourth_version_answers_every_row_and_is_often_wrong() -> None:
+    rows, labels = train.data()
+    unseen = slice(train.TRAINING_ROWS, None)
+
+    assert 0.4 < trained("v4").score(rows[unseen], labels[unseen]) < 0.6
 
 
 def test_the_second_version_is_better_than_the_first() -> None:
@@ -64,6 +79,8 @@ def test_the_second_version_is_better_than_the_first() -> None:
     assert second.score(rows[unseen], labels[unseen]) > first.score(rows[unseen], labels[unseen]) + 0.03
 
 
-@pytest.mark.parametrize(("version", "least", "most"), [("v1", 0.0, 0.0), ("v2", 0.0, 0.0), ("v3", 0.05, 0.2)])
+@pytest.mark.parametrize(
+    ("version", "least", "most"), [("v1", 0.0, 0.0), ("v2", 0.0, 0.0), ("v3", 0.05, 0.2), ("v4", 0.0, 0.0)]
+)
 def test_only_the_third_version_raises_on_unseen_rows(version: str, least: float, most: float) -> None:
     assert least <= share_of_failures(version) <= most

@@ -34,17 +34,21 @@ def test_gos_version_is_read(text: str, expected: tuple[int, int]) -> None:
     assert gobuild.version(text) == expected
 
 
-@pytest.mark.parametrize("module", ["kubernetes", "etcd", "coredns", "kind", "helm", "pause"])
+MODULES = ["kubernetes", "etcd", "coredns", "kind", "helm", "pause", "versitygw"]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_every_module_names_tools_and_has_a_key_of_its_own(module: str) -> None:
     text = (gobuild.MODULES / module / "go.mod").read_text()
 
     assert "\ntool " in text
-    assert len({gobuild.key(name) for name in ("kubernetes", "etcd", "coredns", "kind", "helm", "pause")}) == 6
+    assert len({gobuild.key(name) for name in MODULES}) == len(MODULES)
 
 
 def test_pinned_versions_agree_with_the_modules() -> None:
     assert f"k8s.io/kubernetes {gobuild.KUBERNETES}" in (gobuild.MODULES / "kubernetes/go.mod").read_text()
     assert f"helm.sh/helm/v3 {gobuild.HELM}" in (gobuild.MODULES / "helm/go.mod").read_text()
+    assert f"versity/versitygw {gobuild.VERSITYGW}" in (gobuild.MODULES / "versitygw/go.mod").read_text()
 
 
 def test_firewall_rules_name_the_bridge_they_serve() -> None:

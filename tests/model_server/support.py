@@ -37,9 +37,14 @@ def iris_model() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(IRIS, IRIS_LABELS)
 
 
+def churn_frame() -> pd.DataFrame:
+    """A number and a string."""
+    return pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "city": ["Oslo", "Rome", "Oslo", "Rome"]})
+
+
 def churn_model() -> Any:
     """Trained on a DataFrame with a number and a string; knows the cities Oslo and Rome only."""
-    frame = pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "city": ["Oslo", "Rome", "Oslo", "Rome"]})
+    frame = churn_frame()
     columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(), ["city"])])
     return make_pipeline(columns, LogisticRegression()).fit(frame, ["stay", "leave", "stay", "leave"])
 
@@ -93,9 +98,10 @@ async def served(
     estimator: Any,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     run: Callable[[batching.Run], batching.Run] = lambda run: run,
+    **options: Any,
 ) -> AsyncIterator[Served]:
     """Serves `estimator` as model `m`, version `7`, inside this event loop."""
-    settings = Settings(model_name="m", model_path=Path("unused"), model_version="7", limits=limits)
+    settings = Settings(model_name="m", model_path=Path("unused"), model_version="7", limits=limits, **options)
     registry = metrics.Metrics("m", (100.0,))
     plane = dataplane.Dataplane(settings, registry)
     model = estimator if isinstance(estimator, loading.LoadedModel) else loaded(estimator)
@@ -126,24 +132,39 @@ _FORK_SERVER = multiprocessing.get_context("forkserver")
 _FORK_SERVER.set_forkserver_preload(["kedge_server.serving", __name__])
 
 
-def _run(arguments: list[str], stderr: str) -> None:
+def _run(arguments: list[str], stderr: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     with Path(stderr).open("wb") as file:
         os.dup2(file.fileno(), 2)
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - it is the process's own
     sys.exit(cli.main(arguments))
 
 
+def in_fresh_process(function: Callable[[], Any]) -> Any:
+    """Returns what `function` returns where nothing but the server has been imported."""
+    answer = _FORK_SERVER.SimpleQueue()
+    process = _FORK_SERVER.Process(target=_put, args=(function, answer))
+    process.start()
+    process.join()
+    return answer.get()
+
+
+def _put(function: Callable[[], Any], answer: Any) -> None:
+    answer.put(function())
+
+
 class Process:
     """A server in a process of its own, with real sockets and signals."""
 
-    def __init__(self, stderr: Path, *arguments: str) -> None:
+    def __init__(self, stderr: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._stderr = stderr
         options = ["serve", "--host", "127.0.0.1", "--port", str(self.port), "--model-name", "m", *arguments]
-        self.process = _FORK_SERVER.Process(target=_run, args=(options, str(stderr)), daemon=True)
+        given = (options, str(stderr), environment or {})
+        self.process = _FORK_SERVER.Process(target=_run, args=given, daemon=True)
         self.process.start()
 
     def wait_ready(self) -> None:
@@ -171,9 +192,9 @@ class Process:
 
 
 @contextlib.contextmanager
-def process(*arguments: str, ready: bool = True) -> Iterator[Process]:
+def process(*arguments: str, ready: bool = True, environment: dict[str, str] | None = None) -> Iterator[Process]:
     with tempfile.TemporaryDirectory() as folder:
-        server = Process(Path(folder) / "stderr", *arguments)
+        server = Process(Path(folder) / "stderr", *arguments, environment=environment)
         try:
             if ready:
                 server.wait_ready()

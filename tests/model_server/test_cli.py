@@ -68,6 +68,8 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
         "TRUSTED_TYPE": "a.B",
         "MAX_BATCH_ROWS": "7",
         "DRAIN_SECONDS": "0",
+        "FEEDBACK_TOLERANCE": "0.5",
+        "FEEDBACK_TOLERANCE_PERCENT": "5",
     }.items():
         monkeypatch.setenv(f"KEDGE_SERVER_{name}", value)
     given = settings(monkeypatch, "--port", "10", "--trusted-type", "c.D", "--trusted-type", "e.F")
@@ -75,6 +77,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
     assert given.latency_thresholds_ms == (100.0, 2.5)
     assert given.trusted_types == ("c.D", "e.F")
     assert (given.limits.max_batch_rows, given.drain_seconds) == (7, 0.0)
+    assert (given.feedback_tolerance, given.feedback_tolerance_percent) == (0.5, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,8 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
         ["--latency-threshold-ms", "-1"],
         ["--request-timeout-seconds", "inf"],
         ["--log-level", "loud"],
+        ["--feedback-tolerance", "-1"],
+        ["--feedback-tolerance-percent", "nan"],
     ],
 )
 def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
+from sklearn.linear_model import LinearRegression
 from tests.model_server import support
 from tests.model_server.support import iris_body
 
-from kedge_server.feedback import Feedback, Outcome
+from kedge_server.feedback import Feedback, Outcome, Tolerance
 
 
 async def send(server: support.Served, feedback: Any) -> Any:
@@ -92,7 +94,46 @@ def test_memory_is_bounded_and_the_oldest_goes_first() -> None:
     assert feedback._rows == 6
 
 
-def test_a_predicted_number_may_miss_its_label_by_the_tolerance() -> None:
-    feedback = Feedback(tolerance=0.5)
-    feedback.receive(b'[{"prediction": 1.0, "label": 1.5}, {"prediction": 1.0, "label": 1.6}]')
-    assert feedback.counts[Outcome.CORRECT] == feedback.counts[Outcome.WRONG] == 1
+@pytest.mark.parametrize(
+    ("tolerance", "predicted", "label", "outcome"),
+    [
+        (Tolerance(), 1.5, 1.5, Outcome.CORRECT),
+        (Tolerance(), 1.5, 1.5000001, Outcome.WRONG),
+        (Tolerance(absolute=0.5), 1.0, 1.5, Outcome.CORRECT),
+        (Tolerance(absolute=0.5), 2.0, 1.5, Outcome.CORRECT),
+        (Tolerance(absolute=0.5), 1.0, 1.6, Outcome.WRONG),
+        (Tolerance(percent=10), 90, 100, Outcome.CORRECT),
+        (Tolerance(percent=10), -110, -100, Outcome.CORRECT),
+        (Tolerance(percent=10), 89, 100, Outcome.WRONG),
+        # Of the label, and not of what was predicted.
+        (Tolerance(percent=10), 100, 90, Outcome.WRONG),
+        (Tolerance(percent=10), 0.01, 0, Outcome.WRONG),
+        (Tolerance(absolute=0.5, percent=10), 0.4, 0, Outcome.CORRECT),
+        (Tolerance(absolute=0.5, percent=10), 91, 100, Outcome.CORRECT),
+        (Tolerance(absolute=0.5, percent=10), "a", "b", Outcome.WRONG),
+    ],
+)
+def test_a_predicted_number_may_miss_its_label_by_the_wider_tolerance(
+    tolerance: Tolerance, predicted: Any, label: Any, outcome: Outcome
+) -> None:
+    feedback = Feedback(tolerance=tolerance)
+    feedback.receive(orjson.dumps({"prediction": predicted, "label": label}))
+    assert feedback.counts[outcome] == 1
+
+
+def test_a_prediction_that_is_no_number_is_never_near() -> None:
+    feedback = Feedback(tolerance=Tolerance(absolute=1e9))
+    feedback.remember("a", [("predict", np.array([np.nan, np.inf]))])
+    assert feedback.receive(b'{"id": "a", "labels": [0, 0]}')["wrong"] == 2
+
+
+async def test_the_tolerance_is_for_regressors_and_classes_stay_exact(
+    iris: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    lengths = support.IRIS[:, 0]
+    for estimator, expected in ((LinearRegression().fit(support.IRIS, lengths), "correct"), (iris, "wrong")):
+        async with support.served(estimator, feedback_tolerance=1.5) as server:
+            await server.infer(iris_body(id="a"))
+            near = {"id": "a", "label": float(lengths[0]) + 1 if expected == "correct" else 1}
+            assert (await send(server, near))[expected] == 1
+        assert ("no regressor" in caplog.text) == (expected == "wrong")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,14 +144,54 @@ def test_a_place_that_cannot_be_read_is_named(tmp_path: Path, uri: str) -> None:
 def test_a_store_whose_library_is_missing_is_told_how_to_get_it(
     tmp_path: Path, scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(uri: str, mode: str) -> None:
+    def missing(protocol: str) -> None:
         raise ImportError("Install s3fs to access S3")
 
-    monkeypatch.setattr(fsspec, "open", missing)
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     with pytest.raises(failures.StartFailure) as caught:
         fetching.fetch(f"{scheme}://bucket/model.skops", tmp_path / "out", DIGEST)
     assert caught.value.reason == failures.MODEL_FETCH_FAILED
     assert extra in caught.value.message
+
+
+class BotocoreError(Exception):
+    """Carries its answer as botocore's exceptions do."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("reduce your request rate")
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+@pytest.mark.parametrize(("status", "tries"), [(503, 3), (429, 3), (400, 1), (403, 1)])
+def test_a_store_is_tried_again_where_that_may_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, tries: int
+) -> None:
+    seen: list[int] = []
+
+    class Store:
+        def open(self, *args: object, **options: object) -> io.BytesIO:
+            seen.append(status)
+            if len(seen) < 3:
+                raise OSError(errno.EIO, "failed") from BotocoreError(status)
+            return io.BytesIO(CONTENT)
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lambda protocol: Store)
+
+    def fetch_it() -> str:
+        return fetching.fetch("s3://models/churn.skops", tmp_path / "out", DIGEST, sleep=lambda seconds: None)
+
+    if tries == 1:
+        with pytest.raises(failures.StartFailure, match="AWS_ACCESS_KEY_ID"):
+            fetch_it()
+    else:
+        assert fetch_it() == DIGEST
+    assert len(seen) == tries
+
+
+def test_what_looks_like_a_chain_of_stores_reads_no_local_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(CONTENT)
+    with pytest.raises(failures.StartFailure):
+        fetching.fetch(f"memory://a::file://{tmp_path}/secret", tmp_path / "out", None)
 
 
 def test_reads_from_a_store_that_fsspec_knows(tmp_path: Path) -> None:

@@ -263,3 +263,28 @@ def test_a_wide_reference_keeps_its_first_features_only(tmp_path: Path) -> None:
     out = tmp_path / "p"
     packing.package(LinearRegression().fit(rows, rows[:, 0]), rows, out, name="wide")
     assert len(packages.read(out, None).profile.features) == profiles.MAX_FEATURES
+
+
+def test_a_later_version_can_be_counted_over_the_bins_of_an_earlier_one(tmp_path: Path) -> None:
+    model, later = support.iris_model(), support.IRIS * 1.1
+    packing.package(model, support.IRIS, tmp_path / "1", name="m")
+    packing.package(model, later, tmp_path / "2", name="m", bins_of=tmp_path / "1")
+    first, second = (packages.read(tmp_path / version, None).profile for version in "12")
+    assert [bins.labels for bins in second.features] == [bins.labels for bins in first.features]
+    assert [bins.labels for bins in second.outputs] == [bins.labels for bins in first.outputs]
+    assert second.features[0].counts != first.features[0].counts
+    assert sum(second.features[0].counts) == len(later)
+
+
+def test_bins_of_another_kind_are_not_taken(tmp_path: Path) -> None:
+    numbers = profiles.Profile(3, (profiles.measure("a", np.array([1.0, 2.0, 3.0])),), ())
+    (bins,) = profiles.of_features(["a"], [np.array(["x", "y"], dtype=object)], numbers)
+    assert bins.categories == ("x", "y")
+
+
+def test_a_package_that_is_not_there_gives_no_bins(tmp_path: Path, iris_file: Path) -> None:
+    reference = tmp_path / "reference.npy"
+    np.save(reference, support.IRIS)
+    arguments = ["--reference", str(reference), "--out", str(tmp_path / "2"), "--model-name", "m"]
+    assert cli.main(["package", str(iris_file), *arguments, "--bins-of", str(tmp_path / "none")]) != 0
+    assert not (tmp_path / "2").exists()

@@ -207,6 +207,23 @@ def test_a_connection_that_misbehaves_is_answered_and_closed(
         assert httpx.get(f"{server.url}/v2/health/live").status_code == 200
 
 
+def test_every_answer_names_the_version_that_gave_it(iris_file: Path) -> None:
+    with support.process("--model-path", str(iris_file), "--model-version", "4be1f0a2c9") as server:
+        with httpx.Client(base_url=server.url) as client:
+            answers = [
+                client.post("/v2/models/m/infer", content=BODY),
+                client.post("/v2/models/m/infer", content=b"{"),
+                client.post("/v2/models/other/infer", content=BODY),
+                client.get("/v2/health/ready"),
+                client.get("/metrics"),
+            ]
+        assert [answer.status_code for answer in answers] == [200, 400, 404, 200, 200]
+        assert {answer.headers["kedge-model-version"] for answer in answers} == {"4be1f0a2c9"}
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            assert b"\r\nkedge-model-version: 4be1f0a2c9\r\n" in _read_answer(connection)[0]
+
+
 def test_connections_beyond_the_limit_are_refused_and_the_others_live_on(iris_file: Path) -> None:
     with support.process("--model-path", str(iris_file), "--max-connections", "3") as server:
         support.wait_until(lambda: httpx.get(f"{server.url}/v2/health/live").status_code == 200)

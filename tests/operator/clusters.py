@@ -17,7 +17,7 @@ from kedge.control.queue import Done
 from kedge.control.reconcile import Reconciler
 from kedge.control.settings import Settings
 from kedge.desired import names, routing
-from kedge.kubernetes_api import ConflictError, Listing, NotFoundError, Resource
+from kedge.kubernetes_api import ROLLOUT_RECORDS, ApiError, ConflictError, Listing, NotFoundError, Resource
 
 KEY_NAME = "churn"
 NAMESPACE = "prod"
@@ -35,16 +35,24 @@ class FakeApi:
         self.writes: list[tuple[str, str, str]] = []
         self.events: list[dict[str, Any]] = []
         self.fail_after: int | None = None
+        self.refused: set[Resource] = set()
+        """Kinds that cannot be written for now."""
         self._version = 100
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
         try:
             return copy.deepcopy(self.objects[resource, namespace, name])
         except KeyError:
-            raise NotFoundError(f"{resource.kind} {name}") from None
+            raise NotFoundError(f'404 {resource.plural} "{name}" not found') from None
 
-    async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> Listing:
-        found = [item for (kind, where, _), item in self.objects.items() if kind is resource]
+    async def list(
+        self, resource: Resource, namespace: str | None, *, labels: str = "", metadata_only: bool = False
+    ) -> Listing:
+        found = [
+            {"metadata": item["metadata"]} if metadata_only else item
+            for (kind, _, _), item in self.objects.items()
+            if kind is resource and fits(item["metadata"].get("labels", {}), labels)
+        ]
         return Listing(tuple(copy.deepcopy(found)), self._version)
 
     async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +68,8 @@ class FakeApi:
 
     async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
         self._about_to_write("create", resource, manifest)
+        if resource in self.refused:
+            raise ApiError(f"500 no {resource.kind} today")
         if resource is kubernetes_api.EVENTS:
             self.events.append(dict(manifest))
             return dict(manifest)
@@ -71,10 +81,16 @@ class FakeApi:
         self, resource: Resource, manifest: Mapping[str, Any], *, subresource: str | None = None
     ) -> dict[str, Any]:
         self._about_to_write("replace", resource, manifest)
+        if resource in self.refused:
+            raise ApiError(f"500 no {resource.kind} today")
         metadata = manifest["metadata"]
-        known = self.objects[resource, metadata["namespace"], metadata["name"]]
+        known = self.objects.get((resource, metadata["namespace"], metadata["name"]))
+        if known is None:
+            raise NotFoundError(f"{resource.kind} {metadata['name']}")
         if known["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
             raise ConflictError("changed")
+        if resource is ROLLOUT_RECORDS and "outcome" in known["record"]:
+            raise ApiError("422 has an outcome")
         replaced = copy.deepcopy(dict(manifest))
         if subresource == "status":
             replaced = {**copy.deepcopy(known), "status": replaced["status"]}
@@ -83,6 +99,23 @@ class FakeApi:
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         self.writes.append(("delete", resource.kind, name))
         self.objects.pop((resource, namespace, name), None)
+
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, annotations: Mapping[str, str | None], *, manager: str
+    ) -> dict[str, Any]:
+        item = await self.get(resource, namespace, name)
+        merged = {**item["metadata"].get("annotations", {}), **annotations}
+        item["metadata"]["annotations"] = {key: value for key, value in merged.items() if value is not None}
+        item["metadata"]["managedFields"] = [
+            {
+                "manager": manager,
+                "fieldsV1": {"f:metadata": {"f:annotations": {f"f:{key}": {} for key in annotations}}},
+            }
+        ]
+        return self.put(resource, item)
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     def put(self, resource: Resource, item: dict[str, Any]) -> dict[str, Any]:
         """Stores an object as the API server would, without counting a write of the operator."""
@@ -100,6 +133,15 @@ class FakeApi:
                 raise Killed
             self.fail_after -= 1
         self.writes.append((verb, resource.kind, manifest["metadata"]["name"]))
+
+
+def fits(labels: Mapping[str, str], selector: str) -> bool:
+    """Tells whether labels fit a selector of the forms `key=value`, `key` and `!key`."""
+    terms = [term.partition("=") for term in selector.split(",") if term]
+    return all(
+        (key[1:] not in labels) if key.startswith("!") else (labels.get(key) == value if equals else key in labels)
+        for key, equals, value in terms
+    )
 
 
 class Cluster:
@@ -188,6 +230,10 @@ class Cluster:
     def selected(self) -> str | None:
         service = self.api.objects.get((kubernetes_api.SERVICES, NAMESPACE, KEY_NAME))
         return routing.selected_revision(service) if service else None
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Returns the records of rollouts by their names, oldest first."""
+        return {name: item["record"] for (kind, _, name), item in self.api.objects.items() if kind is ROLLOUT_RECORDS}
 
     def replicas(self, revision: str) -> int:
         name = f"{KEY_NAME}-{revision}"

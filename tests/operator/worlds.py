@@ -1,6 +1,7 @@
 """A simulated cluster around the pure core: decisions become pods, pods become the next snapshot."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from kedge.api import specs
@@ -12,7 +13,8 @@ from kedge.decide.decisions import Decision
 from kedge.decide.situations import Event
 from kedge.desired import revisions, routing
 from kedge.desired.revisions import Revision
-from kedge.observe.snapshot import EventCounts, PodView, Sample, Snapshot, Trouble, Unmeasured, WorkloadView
+from kedge.observe import distributions
+from kedge.observe.snapshot import EventCounts, Histogram, PodView, Sample, Snapshot, Trouble, Unmeasured, WorkloadView
 
 START = 1_800_000_000.0
 
@@ -43,11 +45,18 @@ def revision_of(version: str) -> str:
 @dataclasses.dataclass
 class Counters:
     served: dict[str, EventCounts] = dataclasses.field(default_factory=dict)
+    histograms: dict[str, Histogram] = dataclasses.field(default_factory=dict)
     started_at: str = "1"
 
     def add(self, key: str, bad: int, total: int) -> None:
         before = self.served.get(key, EventCounts(0, 0))
         self.served[key] = EventCounts(before.bad + bad, before.total + total)
+
+    def add_rows(self, name: str, rows: Sequence[int], reference: Sequence[int]) -> None:
+        bins = tuple(str(number) for number in range(len(rows)))
+        before = self.histograms[name].rows if name in self.histograms else (0,) * len(rows)
+        summed = tuple(map(sum, zip(before, rows, strict=True)))
+        self.histograms[name] = Histogram(bins, summed, tuple(reference))
 
 
 class World:
@@ -85,16 +94,20 @@ class World:
 
     def snapshot(self) -> Snapshot:
         readable = [pod for pod in self.pods.values() if pod.ready and not pod.terminating]
+        measured = [pod for pod in readable if pod.revision not in self.unmeasurable]
+        samples = tuple(
+            Sample(pod.uid, pod.revision, self.counters[pod.uid].started_at, dict(self.counters[pod.uid].served))
+            for pod in measured
+        )
+        due = decisions.distributions_are_due(self.spec, self.status, self.now)
+        histograms = [dict(self.counters[pod.uid].histograms) for pod in measured]
         return Snapshot(
             pods=tuple(self.pods.values()),
             workloads=dict(self.workloads),
             selected=self.selected,
             revisions=dict(self.revisions),
-            samples=tuple(
-                Sample(pod.uid, pod.revision, self.counters[pod.uid].started_at, dict(self.counters[pod.uid].served))
-                for pod in readable
-                if pod.revision not in self.unmeasurable
-            ),
+            samples=samples,
+            distributions=distributions.total(zip(samples, histograms, strict=True)) if due else None,
             unmeasured=tuple(
                 Unmeasured(pod.uid, pod.revision, f"pod {pod.name} gave no metrics")
                 for pod in readable
@@ -103,23 +116,25 @@ class World:
             conflicts=self.conflicts,
         )
 
-    def decide(self) -> Decision:
+    def given(self) -> decisions.Input:
+        """Returns everything that the next decision depends on."""
         if self.declared not in self.revisions:
             self.revisions[self.declared] = revisions.declare(
                 self.spec, default_image="server:1", sequence=len(self.revisions) + 1
             )
-        return decisions.decide(
-            decisions.Input(
-                spec=self.spec,
-                generation=self.generation,
-                declared=self.declared,
-                selector="kedge.dev/model-deployment=churn",
-                levers=self.levers,
-                status=self.status,
-                snapshot=self.snapshot(),
-                now=self.now,
-            )
+        return decisions.Input(
+            spec=self.spec,
+            generation=self.generation,
+            declared=self.declared,
+            selector="kedge.dev/model-deployment=churn",
+            levers=self.levers,
+            status=self.status,
+            snapshot=self.snapshot(),
+            now=self.now,
         )
+
+    def decide(self) -> Decision:
+        return decisions.decide(self.given())
 
     def tick(self, seconds: float = 5.0) -> Decision:
         """Decides, carries the decision out, and lets time pass."""
@@ -157,6 +172,14 @@ class World:
             share = requests // len(behind) + (index < requests % len(behind))
             fraction = bad if pod.revision == self.status.candidate_revision else stable_bad
             self.counters[pod.uid].add(key, round(share * fraction), share)
+
+    def count_rows(
+        self, name: str, rows: Sequence[int], *, reference: Sequence[int], stable: Sequence[int] | None = None
+    ) -> None:
+        """Counts these rows by bin at each pod that runs; `stable` at those of the stable revision, if given."""
+        for pod in self.pods.values():
+            theirs = stable is not None and pod.revision == self.status.stable_revision
+            self.counters[pod.uid].add_rows(name, stable if theirs and stable is not None else rows, reference)
 
     def pull(self, **levers: str) -> None:
         """Sets annotations as a person would."""

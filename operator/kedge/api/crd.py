@@ -1,14 +1,14 @@
-"""The CustomResourceDefinition, generated from the pydantic models.
+"""The CustomResourceDefinitions, generated from the pydantic models.
 
 pydantic writes JSON Schema, of which Kubernetes takes the structural part. The translation here knows
-that difference and no field of spec or status by name.
+that difference and no field by name.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kedge.api import schemas, specs, statuses
+from kedge.api import records, schemas, specs, statuses
 from kedge.api.schemas import ApiModel, rule
 
 NAME_MAX_LENGTH = 40
@@ -68,21 +68,110 @@ _PRINTER_COLUMNS = (
 )
 
 
+_RECORD_COLUMNS = (
+    {
+        "name": "Model",
+        "type": "string",
+        "jsonPath": ".record.modelDeployment",
+        "description": "The ModelDeployment.",
+    },
+    {
+        "name": "Candidate",
+        "type": "string",
+        "jsonPath": ".record.candidate",
+        "description": "The revision that was judged.",
+    },
+    {
+        "name": "Outcome",
+        "type": "string",
+        "jsonPath": ".record.outcome",
+        "description": "How it ended; empty while it goes on.",
+    },
+    {
+        "name": "Reason",
+        "type": "string",
+        "jsonPath": ".record.reason",
+        "description": "Why, as one word.",
+    },
+    {
+        "name": "Started",
+        "type": "date",
+        "jsonPath": ".record.startedAt",
+        "description": "Time since it began.",
+    },
+    {
+        "name": "Ended",
+        "type": "date",
+        "jsonPath": ".record.endedAt",
+        "description": "Time since it ended.",
+    },
+)
+
+
+def custom_resource_definitions() -> tuple[dict[str, Any], ...]:
+    """Returns the manifests of all CRDs."""
+    return (custom_resource_definition(), rollout_record_definition())
+
+
 def custom_resource_definition() -> dict[str, Any]:
-    """Returns the manifest of the CRD."""
+    """Returns the manifest of the CRD of ModelDeployments."""
+    subresources = {
+        "status": {},
+        "scale": {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
+    }
+    names = {
+        "kind": schemas.KIND,
+        "plural": schemas.PLURAL,
+        "singular": schemas.SINGULAR,
+        "shortNames": list(schemas.SHORT_NAMES),
+    }
+    return _definition(names, _PRINTER_COLUMNS, _object_schema(), {"subresources": subresources})
+
+
+def rollout_record_definition() -> dict[str, Any]:
+    """Returns the manifest of the CRD of RolloutRecords."""
+    record = structural_schema(records.Record)
+    schema = {
+        "type": "object",
+        "description": record["description"],
+        "required": ["record"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": f"Always {schemas.API_VERSION}."},
+            "kind": {"type": "string", "description": f"Always {records.KIND}."},
+            "metadata": {"type": "object"},
+            "record": {**record, "description": "What happened."},
+        },
+    }
+    names = {
+        "kind": records.KIND,
+        "plural": records.PLURAL,
+        "singular": records.SINGULAR,
+        "shortNames": list(records.SHORT_NAMES),
+    }
+    return _definition(names, _RECORD_COLUMNS, schema, {})
+
+
+def _definition(
+    names: Mapping[str, Any],
+    columns: Iterable[Mapping[str, Any]],
+    schema: Mapping[str, Any],
+    version: Mapping[str, Any],
+) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{schemas.PLURAL}.{schemas.GROUP}"},
+        "metadata": {"name": f"{names['plural']}.{schemas.GROUP}"},
         "spec": {
             "group": schemas.GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": schemas.KIND,
-                "listKind": f"{schemas.KIND}List",
-                "plural": schemas.PLURAL,
-                "singular": schemas.SINGULAR,
-                "shortNames": list(schemas.SHORT_NAMES),
+                "kind": names["kind"],
+                "listKind": f"{names['kind']}List",
+                **{key: value for key, value in names.items() if key != "kind"},
                 "categories": list(schemas.CATEGORIES),
             },
             "versions": [
@@ -90,16 +179,9 @@ def custom_resource_definition() -> dict[str, Any]:
                     "name": schemas.VERSION,
                     "served": True,
                     "storage": True,
-                    "additionalPrinterColumns": [dict(column) for column in _PRINTER_COLUMNS],
-                    "subresources": {
-                        "status": {},
-                        "scale": {
-                            "specReplicasPath": ".spec.replicas",
-                            "statusReplicasPath": ".status.replicas",
-                            "labelSelectorPath": ".status.selector",
-                        },
-                    },
-                    "schema": {"openAPIV3Schema": _object_schema()},
+                    "additionalPrinterColumns": [dict(column) for column in columns],
+                    **version,
+                    "schema": {"openAPIV3Schema": schema},
                 }
             ],
         },

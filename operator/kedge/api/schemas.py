@@ -59,7 +59,7 @@ def list_map(key: str, **schema: Any) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key], **schema}
 
 
-def _percent(low: str, high: str, message: str) -> pydantic.WithJsonSchema:
+def _decimal(low: str, high: str, message: str) -> pydantic.WithJsonSchema:
     """Returns the schema of an integer or decimal string that satisfies `low` and `high` (CEL comparisons).
 
     The pattern holds strings only. It bounds what CEL may have to read, and where it is broken the API
@@ -79,11 +79,12 @@ _AS_DECIMAL_STRING = pydantic.PlainSerializer(lambda value: f"{value.normalize()
 TargetPercent = Annotated[
     Decimal,
     _AS_DECIMAL_STRING,
-    _percent(
+    _decimal(
         "> 0.0",
         "< 100.0",
         "must lie between 0 and 100, both excluded: 100 leaves no error budget to judge by",
     ),
 ]
-TolerancePercent = Annotated[Decimal, _AS_DECIMAL_STRING, _percent(">= 0.0", "<= 50.0", "must lie between 0 and 50")]
-RiskPercent = Annotated[Decimal, _AS_DECIMAL_STRING, _percent(">= 0.001", "<= 20.0", "must lie between 0.001 and 20")]
+TolerancePercent = Annotated[Decimal, _AS_DECIMAL_STRING, _decimal(">= 0.0", "<= 50.0", "must lie between 0 and 50")]
+RiskPercent = Annotated[Decimal, _AS_DECIMAL_STRING, _decimal(">= 0.001", "<= 20.0", "must lie between 0.001 and 20")]
+Distance = Annotated[Decimal, _AS_DECIMAL_STRING, _decimal("> 0.0", "<= 10.0", "must lie above 0 and be at most 10")]

@@ -11,7 +11,7 @@ from typing import Annotated
 import pydantic
 from pydantic import Field
 
-from kedge.api import schemas
+from kedge.api import schemas, servers
 from kedge.api.schemas import ApiModel, list_map, rule, validated_by
 from kedge.api.servers import Server
 
@@ -23,10 +23,22 @@ class TrafficMode(StrEnum):
 
 
 class IndicatorType(StrEnum):
-    """What is counted, as good events over all events."""
+    """What is measured: the first four as good events over all events, drift as a distance between histograms."""
 
     AVAILABILITY = "Availability"
     LATENCY = "Latency"
+    VALID_INPUTS = "ValidInputs"
+    FEEDBACK = "Feedback"
+    FEATURE_DRIFT = "FeatureDrift"
+    PREDICTION_DRIFT = "PredictionDrift"
+
+
+class DriftMeasure(StrEnum):
+    """How the distance between two histograms is measured."""
+
+    PSI = "PSI"
+    JENSEN_SHANNON = "JensenShannon"
+    KOLMOGOROV_SMIRNOV = "KolmogorovSmirnov"
 
 
 class CompareTo(StrEnum):
@@ -85,10 +97,15 @@ class Model(ApiModel):
     model_config = pydantic.ConfigDict(
         json_schema_extra=validated_by(
             rule(
-                "!self.uri.startsWith('http') || has(self.sha256)",
+                "!self.uri.matches('^(https?|s3|gs)://') || has(self.sha256)",
                 "is required for a remote uri: give the output of `sha256sum` over the artifact",
                 field_path=".sha256",
-            )
+            ),
+            rule(
+                "!has(self.secretRef) || self.uri.matches('^(s3|gs)://')",
+                "belongs to s3 and gs uris: nothing else takes credentials",
+                field_path=".secretRef",
+            ),
         )
     )
 
@@ -98,15 +115,16 @@ class Model(ApiModel):
             max_length=2048,
             json_schema_extra=validated_by(
                 rule(
-                    "self.matches('^(https?://[^/]+/.+|configmap://[a-z0-9.-]+/[^/]+|pvc://[a-z0-9.-]+/.+|file:///.+)$')",
-                    "must be https://HOST/PATH, http://HOST/PATH, configmap://NAME/KEY, pvc://CLAIM/PATH or"
-                    " file:///PATH inside the server's image",
+                    "self.matches('^((https?|s3|gs)://[^/]+/.+|configmap://[a-z0-9.-]+/[^/]+|pvc://[a-z0-9.-]+/.+|file:///.+)$')",
+                    "must be https://HOST/PATH, http://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY,"
+                    " configmap://NAME/KEY, pvc://CLAIM/PATH or file:///PATH inside the server's image",
                 )
             ),
         ),
     ]
-    """Where the artifact is: `https://HOST/PATH`, `http://HOST/PATH`, `configmap://NAME/KEY`,
-    `pvc://CLAIM/PATH`, or `file:///PATH` for a file inside the server's image."""
+    """Where the artifact is: `https://HOST/PATH`, `http://HOST/PATH`, `s3://BUCKET/KEY`, `gs://BUCKET/KEY`,
+    `configmap://NAME/KEY`, `pvc://CLAIM/PATH`, or `file:///PATH` for a file inside the server's image. A remote
+    one that ends in a slash is a package."""
 
     sha256: (
         Annotated[
@@ -123,7 +141,13 @@ class Model(ApiModel):
         ]
         | None
     ) = None
-    """SHA-256 digest of the artifact in lowercase hexadecimal. The server checks it before it loads anything."""
+    """SHA-256 digest of the artifact in lowercase hexadecimal, of its `kedge.json` where it is a package. The server
+    checks it before it loads anything."""
+
+    secret_ref: servers.LocalObjectReference | None = None
+    """Secret whose keys are environment variables of whatever fetches the artifact: for s3 `AWS_ACCESS_KEY_ID`,
+    `AWS_SECRET_ACCESS_KEY`, and `AWS_REGION` and `AWS_ENDPOINT_URL` where they are needed; for gs `FSSPEC_GS_TOKEN`,
+    a service account's key in JSON. Without it the pod's service account is asked."""
 
 
 class Traffic(ApiModel):
@@ -134,7 +158,7 @@ class Traffic(ApiModel):
 
 
 class Indicator(ApiModel):
-    """A service level indicator: the share of good events."""
+    """A service level indicator: the share of good events, or for drift the distance between two histograms."""
 
     model_config = pydantic.ConfigDict(
         json_schema_extra=validated_by(
@@ -148,15 +172,32 @@ class Indicator(ApiModel):
                 "belongs to indicators of type Latency only",
                 field_path=".thresholdMilliseconds",
             ),
+            rule(
+                "self.type in ['FeatureDrift', 'PredictionDrift'] || !has(self.measure)",
+                "belongs to indicators of type FeatureDrift or PredictionDrift only",
+                field_path=".measure",
+            ),
         )
     )
 
     type: IndicatorType
     """Availability: requests answered without a server fault, of all that were not a client's fault.
-    Latency: requests answered within thresholdMilliseconds, of all that were answered well."""
+    Latency: requests answered within thresholdMilliseconds, of all that were answered well.
+    ValidInputs: rows within the ranges and categories of the model's profile, of all rows.
+    Feedback: predictions that their later label proved right, of all that got one.
+    FeatureDrift: how far the rows' features lie from the profile, or from the stable revision's rows.
+    PredictionDrift: the same for what the model answers."""
 
     threshold_milliseconds: Annotated[int, Field(ge=1, le=600_000)] | None = None
     """The longest time a good request takes, in milliseconds."""
+    measure: DriftMeasure | None = None
+    """How drift is measured: the Population Stability Index (PSI, the default), the Jensen-Shannon divergence in nats,
+    or the Kolmogorov-Smirnov distance."""
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether it is a distance between histograms, and no share of events."""
+        return self.type in {IndicatorType.FEATURE_DRIFT, IndicatorType.PREDICTION_DRIFT}
 
     @property
     def key(self) -> str:
@@ -165,30 +206,56 @@ class Indicator(ApiModel):
         return kind if self.threshold_milliseconds is None else f"{kind}/{self.threshold_milliseconds}"
 
 
+REQUESTS = Indicator(type=IndicatorType.AVAILABILITY)
+"""What tells how many requests a revision has answered: the objectives' own events may be others."""
+
+_DRIFT = "self.indicator.type in ['FeatureDrift', 'PredictionDrift']"
+
+
 class Objective(ApiModel):
     """A service level objective that the candidate is judged against."""
 
     model_config = pydantic.ConfigDict(
         json_schema_extra=validated_by(
             rule(
-                "self.compareTo != 'Target' || has(self.targetPercent)",
+                f"{_DRIFT} || self.compareTo != 'Target' || has(self.targetPercent)",
                 "is required when compareTo is Target",
                 field_path=".targetPercent",
             ),
             rule(
                 "self.compareTo != 'Stable' || !has(self.targetPercent)",
-                "belongs to compareTo Target: with Stable give tolerancePercent",
+                "belongs to compareTo Target: with Stable give tolerancePercent, or for drift maximum",
                 field_path=".targetPercent",
             ),
             rule(
-                "self.compareTo != 'Stable' || has(self.tolerancePercent)",
+                f"{_DRIFT} || self.compareTo != 'Stable' || has(self.tolerancePercent)",
                 "is required when compareTo is Stable",
                 field_path=".tolerancePercent",
             ),
             rule(
                 "self.compareTo != 'Target' || !has(self.tolerancePercent)",
-                "belongs to compareTo Stable: with Target give targetPercent",
+                "belongs to compareTo Stable: with Target give targetPercent, or for drift maximum",
                 field_path=".tolerancePercent",
+            ),
+            rule(
+                f"!({_DRIFT}) || has(self.maximum)",
+                'is required for drift: the largest distance that is still fine, such as "0.2"',
+                field_path=".maximum",
+            ),
+            rule(
+                f"{_DRIFT} || !has(self.maximum)",
+                "belongs to indicators of type FeatureDrift or PredictionDrift only",
+                field_path=".maximum",
+            ),
+            rule(
+                f"!({_DRIFT}) || !(has(self.targetPercent) || has(self.tolerancePercent))",
+                "has a percentage, but drift is a distance: give maximum instead",
+            ),
+            rule(
+                "self.indicator.type != 'FeatureDrift' || self.compareTo == 'Stable' || self.action != 'Rollback'",
+                "must be Alert or Hold for FeatureDrift against the profile: inputs that changed for every revision are"
+                " no fault of the candidate, and taking it back would not change them; or use compareTo Stable",
+                field_path=".action",
             ),
         )
     )
@@ -198,11 +265,14 @@ class Objective(ApiModel):
     indicator: Indicator
     """What is counted."""
     compare_to: CompareTo = CompareTo.TARGET
-    """Target: against targetPercent. Stable: against the stable revision in the same period."""
+    """Target: against targetPercent, or for drift against the profile that the model was packed with. Stable: against
+    the stable revision in the same period."""
     target_percent: schemas.TargetPercent | None = None
     """The least share of good requests, in percent."""
     tolerance_percent: schemas.TolerancePercent | None = None
     """By how many percentage points the candidate's share of bad requests may exceed the stable revision's."""
+    maximum: schemas.Distance | None = None
+    """The largest distance that is still no drift, in the units of the indicator's measure."""
     action: Action = Action.ROLLBACK
     """Rollback: take the candidate back. Hold: stay at the step. Alert: tell and go on."""
 
@@ -220,6 +290,13 @@ class Objective(ApiModel):
             raise ValueError(f"objective {self.name} has no tolerance")
         return float(self.tolerance_percent / 100)
 
+    @property
+    def largest_distance(self) -> float:
+        """The largest distance that is still no drift, at least 0."""
+        if self.maximum is None:
+            raise ValueError(f"objective {self.name} has no maximum")
+        return float(self.maximum)
+
 
 class Metrics(ApiModel):
     """How the pods are measured."""
@@ -228,6 +305,8 @@ class Metrics(ApiModel):
     """Pods: the operator reads every pod's own metrics page."""
     interval_seconds: Annotated[int, Field(ge=1, le=300)] = 5
     """Seconds between two measurements."""
+    drift_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    """Seconds between two readings of the histograms that drift is measured by: they are many, and tell more slowly."""
 
 
 class Step(ApiModel):
@@ -301,7 +380,7 @@ class Rollout(ApiModel):
     paused: bool = False
     """Holds every rollout where it is; failures still roll back."""
     history_limit: Annotated[int, Field(ge=1, le=100)] = 10
-    """How many old revisions and rejections are kept."""
+    """How many old revisions, rejections and records of finished rollouts are kept."""
 
 
 DEFAULT_OBJECTIVES = (

@@ -117,6 +117,10 @@ class Memory(ApiModel):
     """How the stable revision's polls differ from each other, by indicator."""
     guards: tuple[NamedState, ...] = ()
     """The detectors of the guard so far, by objective."""
+    drifts: tuple[NamedState, ...] = ()
+    """The comparisons of histograms so far, by objective."""
+    distributions_read_at: PreciseTimestamp | None = None
+    """When the histograms were last read."""
     failed_objectives: tuple[str, ...] = ()
     """Objectives that have failed in this rollout; a failure is never taken back."""
 
@@ -155,7 +159,7 @@ class ObjectiveStatus(ApiModel):
     verdict: Annotated[str, Field(json_schema_extra={"enum": ["Pass", "Fail", "InsufficientData", "ProviderError"]})]
     """Pass, Fail, InsufficientData or ProviderError."""
     requests: Annotated[int, Field(json_schema_extra={"format": "int64"})] = 0
-    """Requests to the candidate that were counted for it."""
+    """Requests to the candidate that were counted for it; for drift and ValidInputs, rows of them."""
     bad: Annotated[int, Field(json_schema_extra={"format": "int64"})] = 0
     """How many of them were bad."""
     estimate_percent: str | None = None
@@ -166,6 +170,18 @@ class ObjectiveStatus(ApiModel):
     """Where the true share of bad requests lies, at every look (95 % confidence sequence): low, high."""
     detectable_percent: str | None = None
     """The smallest share of bad requests that this many requests would have revealed with 95 % probability."""
+    log_e_value: str | None = None
+    """Natural logarithm of the evidence that the objective is violated; for a guard, of its detector."""
+    log_threshold: str | None = None
+    """The logarithm of the evidence at which the verdict is Fail."""
+    alpha_percent: str | None = None
+    """The chance of a false Fail that this objective was given, of falseRollbackPercent; not for a guard."""
+    distance: str | None = None
+    """For drift: the measured distance where it is farthest from what is allowed."""
+    distance_threshold: str | None = None
+    """For drift: the distance above which it is more than chance beside a true one of `maximum`."""
+    histogram: str | None = None
+    """For drift: the feature or output that these two speak of."""
     message: str = ""
     """The verdict as one sentence."""
 

@@ -40,6 +40,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.record_errors = Counter(
+            "kedge_record_errors_total",
+            "Writes of RolloutRecords that failed; each is tried again.",
+            registry=self.registry,
+        )
         self.model_deployments = Gauge(
             "kedge_model_deployments", "ModelDeployments that this operator serves.", registry=self.registry
         )

@@ -1,4 +1,4 @@
-"""The reconcile loop: observe, decide, write status, act.
+"""The reconcile loop: observe, decide, write status, act, record.
 
 Level-triggered: whatever woke it, it looks at everything and goes on from what status remembers.
 """
@@ -16,6 +16,7 @@ from kedge.api import specs
 from kedge.api.levers import Levers
 from kedge.api.statuses import ModelDeploymentStatus
 from kedge.control.cache import Cache, Key
+from kedge.control.keeping import RecordKeeper
 from kedge.control.metrics import Metrics
 from kedge.control.queue import Done
 from kedge.control.settings import Settings
@@ -53,6 +54,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._now = now
+        self._records = RecordKeeper(api, metrics, now=now)
         self._next_poll: dict[Key, float] = {}
 
     async def reconcile(self, key: Key) -> float | Done:
@@ -60,6 +62,7 @@ class Reconciler:
         resource = self._cache.model_deployment(key)
         if resource is None or resource["metadata"].get("deletionTimestamp"):
             self._next_poll.pop(key, None)
+            self._records.forget(key)
             return Done.FORGET
         with self._metrics.reconcile_seconds.time():
             try:
@@ -87,25 +90,26 @@ class Reconciler:
         writer = children.Children(self._api, owner, self._finder(key, owner), self._cache.put)
         if declared.hash not in snapshot.revisions and not snapshot.conflicts:
             await writer.remember(declared)
-        decision = decisions.decide(
-            decisions.Input(
-                spec=spec,
-                generation=metadata["generation"],
-                declared=declared.hash,
-                selector=names.selector(owner),
-                levers=Levers.read(metadata.get("annotations") or {}),
-                status=before,
-                snapshot=snapshot,
-                now=self._now(),
-            )
+        given = decisions.Input(
+            spec=spec,
+            generation=metadata["generation"],
+            declared=declared.hash,
+            selector=names.selector(owner),
+            levers=Levers.read(metadata),
+            status=before,
+            snapshot=snapshot,
+            now=self._now(),
         )
+        decision = decisions.decide(given)
         written = await status.write(self._api, resource, decision.status)
         if written is not None:
             self._cache.put(kubernetes_api.MODEL_DEPLOYMENTS, written)
+        self._records.note(key, given, decision)
         if not snapshot.conflicts:
             await writer.carry_out(decision.plan, {**snapshot.revisions, declared.hash: declared})
         await self._tell(owner, decision.events)
-        return self._next_pass(key, decision)
+        retry_seconds = await self._records.keep(key, owner)
+        return self._next_pass(key, decision, retry_seconds)
 
     def _until_poll(self, key: Key, before: ModelDeploymentStatus, generation: int) -> float:
         """Returns the seconds until the next poll is due, 0 when this pass need not wait for it.
@@ -117,10 +121,11 @@ class Reconciler:
             return 0.0
         return max(0.0, self._next_poll.get(key, 0.0) - self._now())
 
-    def _next_pass(self, key: Key, decision: decisions.Decision) -> float | Done:
+    def _next_pass(self, key: Key, decision: decisions.Decision, retry_seconds: float | None) -> float | Done:
+        """Returns when the next pass is due: for the next decision, or for a record that could not be written."""
         if decision.look_again_seconds is None:
             self._next_poll.pop(key, None)
-            return Done.UNTIL_NEWS
+            return Done.UNTIL_NEWS if retry_seconds is None else retry_seconds
         self._next_poll[key] = self._now() + decision.look_again_seconds
         return decision.look_again_seconds
 
@@ -163,9 +168,10 @@ class Reconciler:
     ) -> Snapshot:
         judged = {before.stable_revision, before.candidate_revision}
         asked = [pod for pod in snapshot.pods if pod.revision in judged and _can_be_read(pod)]
-        samples, unmeasured = await scrape.scrape(self._http, asked, decisions.indicators(spec))
-        self._metrics.unmeasured_pods.inc(len(unmeasured))
-        return snapshot.measured(samples, unmeasured)
+        due = decisions.distributions_are_due(spec, before, self._now())
+        read = await scrape.scrape(self._http, asked, scrape.Wanted(decisions.indicators(spec), distributions=due))
+        self._metrics.unmeasured_pods.inc(len(read.unmeasured))
+        return snapshot.measured(read.samples, read.unmeasured, read.distributions)
 
     async def _tell(self, owner: Owner, told: tuple[Event, ...]) -> None:
         for event in told:

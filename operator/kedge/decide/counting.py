@@ -5,7 +5,7 @@ takes one back.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kedge.api.statuses import Memory, PodBaseline, RatioCounts
 from kedge.observe.snapshot import EventCounts, Sample, Snapshot
@@ -23,7 +23,17 @@ class Increment:
     total: int
 
 
-def count(memory: Memory, snapshot: Snapshot, *, candidate: str) -> tuple[Memory, tuple[Increment, ...]]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Counted:
+    """What one snapshot added."""
+
+    memory: Memory
+    increments: tuple[Increment, ...]
+    past: tuple[Increment, ...]
+    """What pods that were read for the first time had counted before, and is no part of the rollout."""
+
+
+def count(memory: Memory, snapshot: Snapshot, *, candidate: str) -> Counted:
     """Returns the memory with the snapshot's samples counted, and what they added.
 
     The candidate's pods are counted from zero, since all that they ever served belongs to this rollout. The
@@ -31,10 +41,13 @@ def count(memory: Memory, snapshot: Snapshot, *, candidate: str) -> tuple[Memory
     """
     baselines = {baseline.uid: baseline for baseline in memory.baselines}
     added: dict[tuple[str, str], EventCounts] = {}
+    past: dict[tuple[str, str], EventCounts] = {}
     for sample in snapshot.samples:
         known = baselines.get(sample.pod_uid)
         if known is None and sample.revision != candidate:
             baselines[sample.pod_uid] = _baseline(sample, None)
+            for indicator, events in sample.counts.items():
+                _add(past, (indicator, sample.revision), events, NOTHING)
             continue
         if known is not None and _is_stale(known, sample):
             continue
@@ -42,26 +55,17 @@ def count(memory: Memory, snapshot: Snapshot, *, candidate: str) -> tuple[Memory
             before = _counted_before(known, sample, indicator, first_is_counted=sample.revision == candidate)
             if before is None:
                 continue
-            key = (indicator, sample.revision)
-            sum_so_far = added.get(key, NOTHING)
-            added[key] = EventCounts(
-                bad=sum_so_far.bad + events.bad - before.bad, total=sum_so_far.total + events.total - before.total
-            )
+            _add(added, (indicator, sample.revision), events, before)
         baselines[sample.pod_uid] = _baseline(sample, known)
-    increments = tuple(
-        Increment(indicator, revision, min(events.bad, events.total), events.total)
-        for (indicator, revision), events in added.items()
+    increments = _increments(added)
+    counted = memory.model_copy(
+        update={
+            # Kept for pods that are gone too: one that a late reading brings back is not counted again.
+            "baselines": tuple(baselines.values()),
+            "counts": _summed(memory.counts, increments),
+        }
     )
-    return (
-        memory.model_copy(
-            update={
-                # Kept for pods that are gone too: one that a late reading brings back is not counted again.
-                "baselines": tuple(baselines.values()),
-                "counts": _summed(memory.counts, increments),
-            }
-        ),
-        increments,
-    )
+    return Counted(counted, increments, _increments(past))
 
 
 def begin_step(memory: Memory) -> Memory:
@@ -77,6 +81,20 @@ def of(memory: Memory, indicator: str, revision: str | None) -> RatioCounts:
         if one.indicator == indicator and one.revision == revision:
             return one
     return RatioCounts(indicator=indicator, revision=revision or "", bad=0, total=0)
+
+
+def _add(
+    sums: dict[tuple[str, str], EventCounts], key: tuple[str, str], events: EventCounts, before: EventCounts
+) -> None:
+    so_far = sums.get(key, NOTHING)
+    sums[key] = EventCounts(so_far.bad + events.bad - before.bad, so_far.total + events.total - before.total)
+
+
+def _increments(sums: Mapping[tuple[str, str], EventCounts]) -> tuple[Increment, ...]:
+    return tuple(
+        Increment(indicator, revision, min(events.bad, events.total), events.total)
+        for (indicator, revision), events in sums.items()
+    )
 
 
 def _counted_before(

@@ -6,13 +6,11 @@ from kedge.api import specs
 from kedge.api.conditions import ConditionType, Reason
 from kedge.api.levers import Levers
 from kedge.api.statuses import Memory, ModelDeploymentStatus, ObjectiveStatus, RolloutStatus
-from kedge.decide import conditions, counting, evidence, policy, situations, verdicts
+from kedge.decide import conditions, counting, drifts, evidence, policy, situations, verdicts
+from kedge.decide.judgements import Case, Judgement, Verdict, percent
 from kedge.decide.situations import Event, EventType, Outcome, Phase, Situation
-from kedge.decide.verdicts import Judgement, Verdict
 from kedge.desired import plans, routing
 from kedge.observe.snapshot import Snapshot, WorkloadView
-
-REQUESTS = specs.Indicator(type=specs.IndicatorType.AVAILABILITY)
 
 GUARD_INTERVAL_SECONDS = 10.0
 """The least time between two polls of a guarded revision: it lasts for an hour, and each poll writes status."""
@@ -44,6 +42,14 @@ class Decision:
     plan: Plan
     look_again_seconds: float | None
     """When time alone may change the decision; None when only news can."""
+    reason: Reason
+    """Why, in one word."""
+    moved: bool
+    """Whether the state changed."""
+    judgements: tuple[Judgement, ...]
+    """The verdicts of this poll."""
+    memory: Memory
+    """The rollout's memory with this poll counted, before a step or the rollout ended by it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +89,10 @@ def decide(given: Input) -> Decision:
         events=(*_alerts(situation), *_stalls(given, outcome), *outcome.events),
         plan=_plan(given, status),
         look_again_seconds=_look_again(given.spec, outcome),
+        reason=outcome.reason,
+        moved=outcome.moved,
+        judgements=judgements,
+        memory=memory,
     )
 
 
@@ -93,9 +103,14 @@ def measured_pods_matter(status: ModelDeploymentStatus) -> bool:
 
 def indicators(spec: specs.ModelDeploymentSpec) -> tuple[specs.Indicator, ...]:
     """Returns what is to be counted: every objective's indicator, and requests, to tell the achieved share by."""
-    distinct = {objective.indicator.key: objective.indicator for objective in spec.objectives}
-    distinct.setdefault(REQUESTS.key, REQUESTS)
+    counted = (objective.indicator for objective in spec.objectives if not objective.indicator.is_drift)
+    distinct = {indicator.key: indicator for indicator in (*counted, specs.REQUESTS)}
     return tuple(distinct.values())
+
+
+def distributions_are_due(spec: specs.ModelDeploymentSpec, status: ModelDeploymentStatus, now: float) -> bool:
+    """Tells whether the pods' histograms are to be read at this poll too."""
+    return status.rollout is not None and drifts.due(spec, status.rollout.memory, now)
 
 
 def _judge(given: Input) -> tuple[Memory, tuple[Judgement, ...]]:
@@ -106,14 +121,15 @@ def _judge(given: Input) -> tuple[Memory, tuple[Judgement, ...]]:
     guarded = rollout.phase == Phase.GUARD
     judged = (status.stable_revision if guarded else status.candidate_revision) or ""
     stable = None if guarded else status.stable_revision
-    memory, increments = counting.count(rollout.memory, given.snapshot, candidate=judged)
+    counted = counting.count(rollout.memory, given.snapshot, candidate=judged)
     take = evidence.watch if guarded else evidence.add
-    memory = take(memory, given.spec.objectives, evidence.Poll(increments, judged, stable))
-    case = verdicts.Case(given.spec, memory, given.snapshot, judged, stable)
-    if guarded:
-        judgements = verdicts.judge_guarded(case, poll_seconds=_poll_seconds(given.spec, rollout))
-    else:
-        judgements = verdicts.judge(case)
+    poll = evidence.Poll(counted.increments, judged, stable, counted.past)
+    memory = take(counted.memory, given.spec.objectives, poll)
+    case = Case(given.spec, memory, given.snapshot, judged, stable, guarded)
+    memory = drifts.look(case, given.now)
+    judgements = verdicts.judge(
+        dataclasses.replace(case, memory=memory), poll_seconds=_poll_seconds(given.spec, rollout)
+    )
     return verdicts.remember_failures(memory, judgements), judgements
 
 
@@ -133,7 +149,7 @@ def _status(given: Input, outcome: Outcome, judgements: tuple[Judgement, ...]) -
     rollout = outcome.rollout
     if rollout is not None and outcome.candidate is not None:
         rollout = rollout.model_copy(
-            update={"achieved_percent": _achieved_percent(rollout.memory, outcome.stable, outcome.candidate)}
+            update={"achieved_percent": achieved_percent(rollout.memory, outcome.stable, outcome.candidate)}
         )
     after = given.status.model_copy(
         update={
@@ -179,10 +195,11 @@ def _objectives(
     return tuple(latest[objective.name] for objective in spec.objectives if objective.name in latest)
 
 
-def _achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str | None:
-    ours = counting.of(memory, REQUESTS.key, candidate).step_total
-    everything = ours + counting.of(memory, REQUESTS.key, stable).step_total
-    return verdicts.percent(ours / everything) if everything else None
+def achieved_percent(memory: Memory, stable: str | None, candidate: str) -> str | None:
+    """Returns the share of requests that the candidate has really served in this step, in percent."""
+    ours = counting.of(memory, specs.REQUESTS.key, candidate).step_total
+    everything = ours + counting.of(memory, specs.REQUESTS.key, stable).step_total
+    return percent(ours / everything) if everything else None
 
 
 def _alerts(situation: Situation) -> tuple[Event, ...]:

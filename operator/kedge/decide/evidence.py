@@ -8,9 +8,12 @@ from kedge.api import specs
 from kedge.api.statuses import Memory, NamedState
 from kedge.decide import counting
 from kedge.decide.counting import Increment
-from kedge.decide.statistics import design_effect, guard, ratio, two_sample
+from kedge.decide.statistics import design_effect, guard, two_sample
 
 NOTHING = (0, 0)
+
+PAST_REQUESTS = 10_000.0
+"""Requests that stable's past is worth at most: enough to know its fraction of bad ones, and soon outweighed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,13 +23,12 @@ class Poll:
     increments: tuple[Increment, ...]
     judged: str
     stable: str | None
+    past: tuple[Increment, ...] = ()
+    """What stable's pods had counted before they were read for the first time."""
 
     def of(self, indicator: str, revision: str | None) -> tuple[int, int]:
         """Returns the bad and total events of an indicator at a revision."""
-        for one in self.increments:
-            if one.indicator == indicator and one.revision == revision:
-                return one.bad, one.total
-        return NOTHING
+        return _of(self.increments, indicator, revision)
 
     @property
     def counted(self) -> bool:
@@ -40,11 +42,14 @@ def add(memory: Memory, objectives: Iterable[specs.Objective], poll: Poll) -> Me
     for key in {one.indicator for one in poll.increments if one.revision == poll.stable}:
         spreads[key] = dataclasses.asdict(design_effect.add(_spread(spreads.get(key)), *poll.of(key, poll.stable)))
     for objective in objectives:
+        if objective.compare_to is not specs.CompareTo.STABLE or objective.indicator.is_drift:
+            continue
         ours, theirs = (poll.of(objective.indicator.key, revision) for revision in (poll.judged, poll.stable))
-        if objective.compare_to is not specs.CompareTo.STABLE or ours == theirs == NOTHING:
+        past = _of(poll.past, objective.indicator.key, poll.stable)
+        if ours == theirs == past == NOTHING:
             continue
         state = two_sample.update(
-            _comparison(comparisons.get(objective.name)),
+            _taught(_comparison(comparisons.get(objective.name)), past, objective.tolerance),
             candidate_bad=ours[0],
             candidate_total=ours[1],
             stable_bad=theirs[0],
@@ -83,13 +88,6 @@ def effect(memory: Memory, indicator: str, judged: str) -> float:
     return design_effect.design_effect(_spread(_states(memory.spreads).get(indicator)), poll_size=poll_size)
 
 
-def against_target(memory: Memory, objective: specs.Objective, judged: str) -> float:
-    """Returns the log e-value against "the bad fraction is within the budget"."""
-    counts = counting.of(memory, objective.indicator.key, judged)
-    divisor = effect(memory, objective.indicator.key, judged)
-    return ratio.log_e_value(counts.bad / divisor, counts.total / divisor, objective.budget)
-
-
 def against_stable(memory: Memory, objective: specs.Objective) -> float:
     """Returns the log e-value against "no worse than stable"."""
     return _comparison(_states(memory.comparisons).get(objective.name)).log_e
@@ -98,6 +96,30 @@ def against_stable(memory: Memory, objective: specs.Objective) -> float:
 def of_guard(memory: Memory, objective: specs.Objective) -> float:
     """Returns the log of the guard's detector."""
     return _guard(_states(memory.guards).get(objective.name)).log_e
+
+
+def _of(increments: Iterable[Increment], indicator: str, revision: str | None) -> tuple[int, int]:
+    for one in increments:
+        if one.indicator == indicator and one.revision == revision:
+            return one.bad, one.total
+    return NOTHING
+
+
+def _taught(state: two_sample.TwoSampleState, past: tuple[int, int], tolerance: float) -> two_sample.TwoSampleState:
+    """Returns the comparison that knows how stable fared before: it then need not guess where to look.
+
+    The past decides only which alternatives are staked on, so the guarantee does not rest on it.
+    """
+    bad, total = past
+    scale = min(1.0, PAST_REQUESTS / total) if total else 0.0
+    return two_sample.update(
+        state,
+        candidate_bad=0.0,
+        candidate_total=0.0,
+        stable_bad=bad * scale,
+        stable_total=total * scale,
+        tolerance=tolerance,
+    )
 
 
 def _states(named: Iterable[NamedState]) -> dict[str, dict[str, Any]]:

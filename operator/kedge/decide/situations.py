@@ -8,7 +8,7 @@ from kedge.api.conditions import Reason
 from kedge.api.levers import Levers
 from kedge.api.statuses import Memory, ModelDeploymentStatus, RejectedRevision, RolloutStatus
 from kedge.decide import failures, times
-from kedge.decide.verdicts import Judgement
+from kedge.decide.judgements import Judgement
 from kedge.desired import plans
 from kedge.observe.snapshot import Snapshot, Trouble
 

@@ -9,6 +9,8 @@ ObjectDict = dict[str, object]
 
 MODEL_DEPLOYMENT_LABEL = f"{schemas.GROUP}/model-deployment"
 REVISION_LABEL = f"{schemas.GROUP}/revision"
+OUTCOME_LABEL = f"{schemas.GROUP}/outcome"
+"""On a RolloutRecord that is finished."""
 FIELD_MANAGER = "kedge"
 SERVER_CONTAINER = "server"
 FETCH_CONTAINER = "fetch-model"
@@ -51,6 +53,21 @@ def selector_labels(owner: Owner, revision: str | None = None) -> dict[str, str]
 def selector(owner: Owner) -> str:
     """Returns the selector of all pods as text, for the scale subresource."""
     return ",".join(f"{key}={value}" for key, value in selector_labels(owner).items())
+
+
+def selected_owner(selector: str) -> str:
+    """Returns the name of the ModelDeployment whose pods this selector selects."""
+    return selector.partition("=")[2]
+
+
+def record_name(owner: Owner, revision: str, started_at: str) -> str:
+    """Returns the name of the RolloutRecord of a revision's rollout or guard that began at this RFC 3339 time.
+
+    To the millisecond, for a revision may be declared, taken back and declared again within a second. It has at
+    most 69 characters: more than a label's value, which a record's name need not be, and far fewer than 253.
+    """
+    digits = "".join(character for character in started_at if character.isdigit())
+    return f"{owner.name}-{revision}-{digits[:17]}"
 
 
 def labels(owner: Owner, revision: str | None = None) -> dict[str, str]:

@@ -52,3 +52,10 @@ def fetch_arguments(revision: Revision, source: Source) -> list[str]:
     """Returns the arguments of the init container."""
     digest = ["--sha256", revision.model.sha256] if revision.model.sha256 else []
     return ["fetch", revision.model.uri, *digest, "--out", source.path]
+
+
+def credentials(revision: Revision) -> dict[str, Any]:
+    """Returns what gives the init container the environment of the declared Secret."""
+    if revision.model.secret_ref is None:
+        return {}
+    return {"envFrom": [{"secretRef": {"name": revision.model.secret_ref.name}}]}

@@ -133,6 +133,7 @@ def _fetch_container(revision: Revision, source: sources.Source) -> dict[str, An
         "name": names.FETCH_CONTAINER,
         **_image(revision),
         "args": sources.fetch_arguments(revision, source),
+        **sources.credentials(revision),
         "resources": _resources(revision),
         "volumeMounts": sources.mount(source, read_only=False),
         "securityContext": _RESTRICTED,

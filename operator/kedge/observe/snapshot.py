@@ -69,6 +69,31 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Histogram:
+    """Rows by bin, of one feature or output."""
+
+    bins: tuple[str, ...]
+    """The label of each bin."""
+    rows: tuple[int, ...]
+    """Live rows in each bin, cumulative."""
+    reference: tuple[int, ...]
+    """Rows of the model's reference in each bin; none without a profile."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Distributions:
+    """What the present processes of one revision have counted over their model's profile, summed."""
+
+    revision: str
+    processes: Mapping[str, str]
+    """Start of each counting process by the UID of its pod."""
+    requests: int
+    """Requests that they have answered, good or bad."""
+    histograms: Mapping[str, Histogram]
+    """By what they are of, such as `feature age` or `prediction predict`; none without a profile."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Unmeasured:
     """A ready pod that could not be read, and why."""
 
@@ -90,6 +115,8 @@ class Snapshot:
     """The remembered revisions by hash."""
     samples: tuple[Sample, ...] = ()
     unmeasured: tuple[Unmeasured, ...] = ()
+    distributions: Mapping[str, Distributions] | None = None
+    """Histograms by revision; None when they were not asked for at this poll."""
     conflicts: tuple[str, ...] = ()
     """Objects of somebody else that bear a name Kedge needs, as `Kind name`."""
 
@@ -101,6 +128,11 @@ class Snapshot:
         """Returns how many pods of a revision are ready."""
         return sum(pod.ready for pod in self.pods_of(revision))
 
-    def measured(self, samples: tuple[Sample, ...], unmeasured: tuple[Unmeasured, ...]) -> "Snapshot":
+    def measured(
+        self,
+        samples: tuple[Sample, ...],
+        unmeasured: tuple[Unmeasured, ...],
+        distributions: Mapping[str, Distributions] | None = None,
+    ) -> "Snapshot":
         """Returns the snapshot with the pods' readings."""
-        return dataclasses.replace(self, samples=samples, unmeasured=unmeasured)
+        return dataclasses.replace(self, samples=samples, unmeasured=unmeasured, distributions=distributions)

@@ -3,9 +3,11 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import pytest
+import yaml
 from hack import generate
 from pydantic import Field
 
+from kedge import cli
 from kedge.api import crd, specs
 from kedge.api.schemas import ApiModel
 
@@ -22,7 +24,11 @@ def schemas_below(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, M
             yield from schemas_below(f"{path}[]", schema[keyword])
 
 
-EVERY_SCHEMA = dict(schemas_below("", ROOT))
+RECORDS = crd.rollout_record_definition()["spec"]["versions"][0]
+EVERY_SCHEMA = {
+    **dict(schemas_below("", RECORDS["schema"]["openAPIV3Schema"])),
+    **dict(schemas_below("", ROOT)),
+}
 
 
 def defaulted(schema: Mapping[str, Any], value: Any) -> Any:
@@ -53,7 +59,8 @@ def test_every_field_has_a_description_that_ends_as_a_sentence(path: str) -> Non
 def test_no_field_is_an_untyped_hole() -> None:
     open_ended = [path for path, schema in EVERY_SCHEMA.items() if schema.get("x-kubernetes-preserve-unknown-fields")]
 
-    assert open_ended == [f".status.rollout.memory.{tests}[].state" for tests in ("comparisons", "spreads", "guards")]
+    kept = ("comparisons", "spreads", "guards", "drifts")
+    assert open_ended == [f".status.rollout.memory.{tests}[].state" for tests in kept]
 
 
 def test_an_integer_or_string_carries_no_type() -> None:
@@ -117,6 +124,30 @@ def test_kubectl_get_shows_the_rollout_at_a_glance() -> None:
     columns = [column["name"] for column in VERSION["additionalPrinterColumns"]]
 
     assert columns == ["Ready", "Stable", "Candidate", "Weight", "Message", "Age"]
+
+
+def test_kubectl_get_shows_how_each_rollout_ended() -> None:
+    columns = [column["name"] for column in RECORDS["additionalPrinterColumns"]]
+
+    assert columns == ["Model", "Candidate", "Outcome", "Reason", "Started", "Ended"]
+
+
+def test_a_record_with_an_outcome_cannot_be_changed() -> None:
+    (rule,) = EVERY_SCHEMA[".record"]["x-kubernetes-validations"]
+
+    assert rule["rule"] == "!has(oldSelf.outcome) || self == oldSelf"
+
+
+def test_every_list_and_text_of_a_record_is_bounded() -> None:
+    lists = {path for path, schema in EVERY_SCHEMA.items() if path.startswith(".record") and schema["type"] == "array"}
+    assert {path for path in lists if "maxItems" not in EVERY_SCHEMA[path]} == {".record.objectives[].intervalPercent"}
+
+
+def test_the_command_prints_both_definitions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["crd"]) == 0
+
+    printed = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert printed == list(crd.custom_resource_definitions())
 
 
 def test_a_rule_points_at_a_declared_field_only() -> None:

@@ -15,7 +15,7 @@ def sample(total: int, bad: int = 0, *, uid: str = "a", revision: str = "new", s
 def counted(*readings: Sample) -> tuple[int, int]:
     memory = Memory()
     for reading in readings:
-        memory, _ = counting.count(memory, Snapshot(samples=(reading,)), candidate="new")
+        memory = counting.count(memory, Snapshot(samples=(reading,)), candidate="new").memory
     sums = counting.of(memory, KEY, readings[-1].revision)
     return sums.bad, sums.total
 
@@ -56,7 +56,7 @@ def test_a_page_that_lacks_the_indicator_for_once_is_not_counted_anew() -> None:
 def test_a_pod_that_vanishes_and_returns_is_not_counted_twice() -> None:
     memory = Memory()
     for samples in ((sample(10, 3),), (), (sample(11, 3),)):
-        memory, _ = counting.count(memory, Snapshot(samples=samples), candidate="new")
+        memory = counting.count(memory, Snapshot(samples=samples), candidate="new").memory
     assert counting.of(memory, KEY, "new").total == 11
 
 
@@ -91,7 +91,7 @@ def test_no_sequence_of_readings_counts_what_was_not_served(steps: list[tuple[st
             readings = {"read": (current,), "duplicate": (current, current), "miss": ()}
             late = (*history[uid][-1:], current, *history[uid][-1:])
             for reading in readings.get(action, late):
-                memory, _ = counting.count(memory, Snapshot(samples=(reading,)), candidate="new")
+                memory = counting.count(memory, Snapshot(samples=(reading,)), candidate="new").memory
                 history[uid].append(reading)
         sums = counting.of(memory, KEY, "new")
         assert before <= (sums.bad, sums.total)
@@ -112,6 +112,14 @@ def test_splitting_traffic_over_pods_or_polls_changes_no_sum(polls: list[tuple[i
         part[0] += more_bad
         part[1] += more_bad + more_good
         readings = tuple(sample(totals[1], totals[0], uid=uid) for uid, totals in parts.items())
-        split, _ = counting.count(split, Snapshot(samples=readings), candidate="new")
-    whole, _ = counting.count(whole, Snapshot(samples=(sample(total, bad),)), candidate="new")
+        split = counting.count(split, Snapshot(samples=readings), candidate="new").memory
+    whole = counting.count(whole, Snapshot(samples=(sample(total, bad),)), candidate="new").memory
     assert counting.of(whole, KEY, "new") == counting.of(split, KEY, "new")
+
+
+def test_what_stables_pods_counted_before_is_told_once_and_apart() -> None:
+    reading = Snapshot(samples=(sample(1000, 30, revision="old"),))
+    first = counting.count(Memory(), reading, candidate="new")
+    assert first.increments == ()
+    assert first.past == (counting.Increment("availability", "old", 30, 1000),)
+    assert counting.count(first.memory, reading, candidate="new").past == ()

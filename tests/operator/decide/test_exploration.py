@@ -80,7 +80,8 @@ class Explored(World):
         for name in ("workloads", "pods", "revisions", "broken"):
             setattr(other, name, dict(getattr(self, name)))
         other.counters = {
-            uid: worlds.Counters(dict(counted.served), counted.started_at) for uid, counted in self.counters.items()
+            uid: worlds.Counters(dict(counted.served), started_at=counted.started_at)
+            for uid, counted in self.counters.items()
         }
         other.events = []
         for name in ("unmeasurable", "failed_users", "served_well", "asked_again"):

@@ -119,11 +119,19 @@ def test_an_abort_of_a_revision_that_is_not_rolled_out_does_nothing() -> None:
     assert not world.status.rejected_revisions
 
 
-def test_annotations_are_read_by_their_names() -> None:
-    read = Levers.read({"kedge.dev/approve": "r/2", "kedge.dev/abort": "r", "kedge.dev/retry": "t", "other": "x"})
-    assert read == Levers(approve="r/2", abort="r", retry="t")
+def test_annotations_are_read_by_their_names_and_with_who_wrote_them() -> None:
+    annotations = {"kedge.dev/approve": "r/2", "kedge.dev/abort": "r", "kedge.dev/retry": "t", "other": "x"}
+    owned: dict[str, Any] = {"f:metadata": {"f:annotations": {".": {}, "f:kedge.dev/approve": {}}}}
+    managers = [
+        {"manager": "kedge", "fieldsV1": {"f:status": {}}},
+        {"manager": "kubectl-annotate", "fieldsV1": owned},
+        {"manager": "no-fields"},
+    ]
+    read = Levers.read({"annotations": annotations, "managedFields": managers})
+    assert read == Levers(approve="r/2", abort="r", retry="t", approved_by="kubectl-annotate")
     assert read.approves("r", 1)
     assert not read.approves("r", 2)
+    assert Levers.read({}) == Levers()
 
 
 def test_proven_needs_enough_requests_to_show_that_the_objective_is_met() -> None:

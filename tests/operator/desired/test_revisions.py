@@ -39,6 +39,7 @@ def test_what_does_not_define_the_pods_is_not_in_the_hash(changes: dict[str, Any
     [
         {"model": {"uri": "https://models/2.skops", "sha256": "a" * 64}},
         {"model": {"uri": "https://models/1.skops", "sha256": "b" * 64}},
+        {"model": {"uri": "https://models/1.skops", "sha256": "a" * 64, "secretRef": {"name": "bucket"}}},
         {"server": {"image": "other:1"}},
         {"server": {"env": [{"name": "A", "value": "1"}]}},
         {"server": {"resources": {"limits": {"memory": "1Gi"}}}},

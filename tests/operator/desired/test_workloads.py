@@ -35,6 +35,30 @@ def test_a_remote_artifact_is_fetched_and_checked_before_the_server_starts() -> 
 
 
 @pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("s3://models/churn/7.skops", "/models/7.skops"),
+        ("gs://models/churn/7.skops", "/models/7.skops"),
+        ("s3://models/teams/churn/", "/models/churn"),
+        ("https://models/churn/", "/models/churn"),
+    ],
+)
+def test_an_object_or_a_package_is_fetched_under_its_last_name(uri: str, path: str) -> None:
+    spec = pod_spec({"uri": uri, "sha256": SHA})
+    fetch, server = spec["initContainers"][0], spec["containers"][0]
+    assert fetch["args"] == ["fetch", uri, "--sha256", SHA, "--out", path]
+    assert argument(server, "--model-path") == path
+    assert "envFrom" not in fetch
+
+
+def test_credentials_reach_what_fetches_and_nothing_else() -> None:
+    spec = pod_spec({"uri": "s3://models/7.skops", "sha256": SHA, "secretRef": {"name": "bucket"}})
+    assert spec["initContainers"][0]["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+    assert "envFrom" not in spec["containers"][0]
+    assert spec["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize(
     ("uri", "volume", "path"),
     [
         (

@@ -68,3 +68,42 @@ def test_only_wanted_series_are_parsed() -> None:
 def test_a_page_that_contradicts_itself_is_an_error_and_never_a_number(page: str, complaint: str) -> None:
     with pytest.raises(exposition.ExpositionError, match=complaint):
         exposition.read(page, [AVAILABILITY, FAST])
+
+
+def indicator(kind: specs.IndicatorType) -> specs.Indicator:
+    return specs.Indicator(type=kind)
+
+
+QUALITY_PAGE = (
+    PAGE
+    + """\
+kedge_server_rows_total{model="m"} 200
+kedge_server_invalid_rows_total{model="m"} 5
+kedge_server_feedback_total{model="m",outcome="correct"} 40
+kedge_server_feedback_total{model="m",outcome="wrong"} 2
+kedge_server_feedback_total{model="m",outcome="unmatched"} 7
+"""
+)
+
+
+def test_rows_outside_the_profile_are_bad_inputs() -> None:
+    _, counts = exposition.read(QUALITY_PAGE, [indicator(specs.IndicatorType.VALID_INPUTS)])
+    assert counts == {"validinputs": EventCounts(bad=5, total=200)}
+
+
+def test_labels_that_match_no_prediction_tell_nothing_of_the_model() -> None:
+    _, counts = exposition.read(QUALITY_PAGE, [indicator(specs.IndicatorType.FEEDBACK)])
+    assert counts == {"feedback": EventCounts(bad=2, total=42)}
+
+
+def test_a_server_without_a_profile_does_not_count_invalid_rows() -> None:
+    page = QUALITY_PAGE.replace("kedge_server_invalid_rows_total", "kedge_server_other_total")
+    assert exposition.read(page, [indicator(specs.IndicatorType.VALID_INPUTS)])[1] == {}
+
+
+def test_only_families_of_the_objectives_are_asked_for() -> None:
+    assert exposition.families([AVAILABILITY, indicator(specs.IndicatorType.FEEDBACK)]) == (
+        "kedge_server_requests_total",
+        "kedge_server_feedback_total",
+        "process_start_time_seconds",
+    )

@@ -18,8 +18,8 @@ def pod(name: str, address: str = "10.0.0.1") -> PodView:
 
 async def scraped(handler: httpx.MockTransport, *pods: PodView) -> tuple[list[str], list[str]]:
     async with httpx.AsyncClient(transport=handler) as http:
-        samples, unmeasured = await scrape.scrape(http, pods, [AVAILABILITY])
-    return [sample.pod_uid for sample in samples], [one.message for one in unmeasured]
+        read = await scrape.scrape(http, pods, scrape.Wanted([AVAILABILITY]))
+    return [sample.pod_uid for sample in read.samples], [one.message for one in read.unmeasured]
 
 
 async def test_a_pod_is_asked_for_the_wanted_families_only() -> None:
@@ -30,8 +30,8 @@ async def test_a_pod_is_asked_for_the_wanted_families_only() -> None:
         return httpx.Response(200, text=PAGE)
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        samples, _ = await scrape.scrape(http, [pod("a", "fd00::1")], [AVAILABILITY])
-    assert samples[0].counts == {"availability": EventCounts(1, 6)}
+        read = await scrape.scrape(http, [pod("a", "fd00::1")], scrape.Wanted([AVAILABILITY]))
+    assert read.samples[0].counts == {"availability": EventCounts(1, 6)}
     assert str(asked[0].copy_with(query=None)) == "http://[fd00::1]:8080/metrics"
     assert "kedge_server_requests_total" in asked[0].params.get_list("name[]")
 

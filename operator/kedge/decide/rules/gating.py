@@ -2,9 +2,9 @@
 
 from kedge.api import levers, specs
 from kedge.api.conditions import Reason
+from kedge.decide.judgements import Judgement, Verdict
 from kedge.decide.rules import outcomes
 from kedge.decide.situations import Outcome, Phase, Situation
-from kedge.decide.verdicts import Judgement, Verdict
 
 
 def pods_are_missing(situation: Situation) -> Outcome | None:

@@ -117,7 +117,8 @@ def promoted(situation: Situation) -> Outcome:
             serving_since=times.text(situation.now),
             deadline_at=times.text(situation.now + guard.duration_seconds),
             waiting_for=Reason.GUARDING,
-            memory=counting.begin_step(situation.memory),
+            # What was compared of the candidate is no part of the watch that begins.
+            memory=counting.begin_step(situation.memory).model_copy(update={"drifts": ()}),
         ),
     )
 

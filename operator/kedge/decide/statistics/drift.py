@@ -161,6 +161,8 @@ def compare(
             unit = (1.0 / rows_before + 1.0 / effective) * (1.0 if measure is Measure.PSI else 0.125)
             margin = unit * _quantile(maximum / unit, bins - 1.0, share) - maximum
             threshold = maximum + margin * (_excess(before, now, effective) if measure is Measure.PSI else 1.0)
+        elif bins == 1 and _hidden(min(rows_before, effective), measure) <= maximum:
+            threshold = maximum
         largest = math.inf if measure is Measure.PSI else math.log(2.0)
 
     if threshold is None or threshold >= largest:
@@ -263,6 +265,18 @@ def _excess(before: Counts, now: Counts, effective: float) -> float:
     variance = (live_square - live_mean**2) / effective + (reference_square - reference_mean**2) / rows
     near_none = 4.0 * distance * (1.0 / rows + 1.0 / effective)
     return math.sqrt(max(1.0, variance / near_none)) if near_none > 0.0 else 1.0
+
+
+def _hidden(rows: float, measure: Measure) -> float:
+    """Return the largest distance, about, that can hide where all but a few rows are in one bin.
+
+    On each side of the bin that gathered enough, less than `FEWEST_EXPECTED` rows of the smaller sample are left:
+    a share that may have grown from half a row to all of these.
+    """
+    if rows == 0.0:
+        return math.inf
+    most = 2.0 * FEWEST_EXPECTED
+    return most / rows * math.log(2.0 * most) * (1.0 if measure is Measure.PSI else 0.125)
 
 
 def _bound(maximum: float, share: float, reference: float, live: float) -> float | None:
