@@ -52,8 +52,7 @@ def _peer(name: str, wire: models.Wire, *settings: str) -> Kind:
 KINDS: dict[str, Kind] = {
     "minimal": Kind(("-m", "benchmarks.serving.minimal", "{folder}/{model}.skops", "{port}")),
     "kedge": _kedge("{folder}/{model}"),
-    "kedge uncounted": _kedge("{folder}/{model}", "--count-data", "false"),
-    "kedge compiled": _kedge("{folder}/{model}", "--compile", "Auto"),
+    "kedge without profile": _kedge("{folder}/{model}.skops"),
     "mlserver": _peer("mlserver", models.OPEN_INFERENCE),
     "mlserver batching": _peer("mlserver", models.OPEN_INFERENCE, "batching"),
     "fastapi": _peer("fastapi", models.ROWS),
