@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 LOCALCLUSTER := $(PYTHON) -m hack.localcluster
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header
+SAME_IN_PEERS := httptools|joblib|numpy|orjson|scikit-learn|scipy|threadpoolctl|uvicorn|uvloop
 # What the image can do without being built anew; docs/design/2026-11-25-server-edges.md weighs it.
 SERVER_EXTRAS := --extra server --extra s3 --extra gs --extra tracing
 
@@ -68,11 +69,10 @@ lock: venv ## Pin every dependency anew, with hashes
 	@# What is shipped is what is tested.
 	$(COMPILE) --extra operator --constraint requirements/dev.txt --output-file requirements/operator.txt
 	$(COMPILE) $(SERVER_EXTRAS) --constraint requirements/dev.txt --output-file requirements/server.txt
-	@# The peers get the same arithmetic and the same event loop; in all else they differ too much.
-	@mkdir -p .local
-	sed -nE 's/^((httptools|joblib|numpy|scikit-learn|scipy|uvicorn|uvloop)==.*) \\$$/\1/p' requirements/server.txt > .local/shared.txt
+	@# The model's libraries and the HTTP server's are the same everywhere, so that only the servers differ.
 	for peer in bentoml fastapi litserve mlserver; do \
-	    $(COMPILE) --no-annotate --group peer-$$peer --constraint .local/shared.txt --output-file requirements/peer-$$peer.txt || exit 1; \
+	    $(COMPILE) --no-annotate --group peer-$$peer --output-file requirements/peer-$$peer.txt \
+	    --constraint <(sed -nE 's/^(($(SAME_IN_PEERS))==[^\\]*)\\?$$/\1/p' requirements/server.txt) || exit 1; \
 	done
 
 .PHONY: generate

@@ -52,7 +52,8 @@ def _peer(name: str, wire: models.Wire, *settings: str) -> Kind:
 KINDS: dict[str, Kind] = {
     "minimal": Kind(("-m", "benchmarks.serving.minimal", "{folder}/{model}.skops", "{port}")),
     "kedge": _kedge("{folder}/{model}"),
-    "kedge without profile": _kedge("{folder}/{model}.skops"),
+    "kedge uncounted": _kedge("{folder}/{model}", "--count-data", "false"),
+    "kedge compiled": _kedge("{folder}/{model}", "--compile", "Auto"),
     "mlserver": _peer("mlserver", models.OPEN_INFERENCE),
     "mlserver batching": _peer("mlserver", models.OPEN_INFERENCE, "batching"),
     "fastapi": _peer("fastapi", models.ROWS),

@@ -40,8 +40,8 @@ def protocol_class(settings: Settings, plain: express.Handler | None = None) -> 
         max_header_bytes = settings.limits.max_header_bytes
         receive_timeout_seconds = settings.limits.receive_timeout_seconds
         max_connections = settings.limits.max_connections
-        who = f"{protocol.VERSION_HEADER}: {settings.model_version}\r\n".encode()
         handler = plain
+        who = f"{protocol.VERSION_HEADER}: {settings.model_version}\r\n".encode()
 
     return ConfiguredConnection
 

@@ -47,10 +47,10 @@ _HANDSHAKE_SECONDS = 0.1
 # A connection accepted at the very end gets this long to send the request it came for.
 _LAST_REQUEST_SECONDS = 1.0
 _POLL_SECONDS = 0.02
-# For the collector to take the last spans.
-_LAST_SPANS_SECONDS = 5.0
 # The garbage collector looks for cycles among this many new objects; a request has about a dozen.
 _NEW_OBJECTS = 10_000
+# For the collector to take the last spans.
+_LAST_SPANS_SECONDS = 5.0
 
 
 class _Server(uvicorn.Server):
@@ -87,7 +87,7 @@ class _Life:
         self._server = _Server(
             uvicorn.Config(
                 app if spans is None else spans.around_app(app),
-                # Spans are made around ASGI, so a server with traces takes the long way for all.
+                # What is traced passes through the application, which the short way goes round.
                 http=connections.protocol_class(settings, app if spans is None else None),
                 ws="none",
                 lifespan="off",

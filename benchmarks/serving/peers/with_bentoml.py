@@ -17,7 +17,7 @@ class Digits:
     def __init__(self) -> None:
         self.model = joblib.load(MODEL)
 
-    @bentoml.api(route="/predict", batchable=BATCHING, max_batch_size=6400, max_latency_ms=1000)
+    @bentoml.api(route="/predict", batchable=BATCHING, max_batch_size=6400, max_latency_ms=60_000)
     def predict(self, rows: np.ndarray) -> np.ndarray:
         return self.model.predict_proba(rows)
 
