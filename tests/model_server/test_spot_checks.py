@@ -11,7 +11,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 from tests.model_server import support
 
-from kedge_server import cli, compiling, metrics, packages, packing, predicting, proving, spot_checks
+from kedge_server import cli, compiling, finals, metrics, packages, packing, predicting, proving, spot_checks
 from kedge_server.settings import Compile, Settings
 from kedge_server.spot_checks import Reason
 
@@ -34,7 +34,7 @@ def summed(rows: Any) -> Any:
 
 
 def calls(
-    function: compiling.Function, draw: float = 0.0, exact: Callable[[Any], Any] = summed, clock: Any = None
+    function: finals.Function, draw: float = 0.0, exact: Callable[[Any], Any] = summed, clock: Any = None
 ) -> tuple[spot_checks.Compiled, Callable[[Any], Any]]:
     compiled = spot_checks.Compiled({"predict": function}, GOLDEN, clock=clock or Clock(), draw=lambda: draw)
     return compiled, compiled.around("predict", exact)
@@ -155,7 +155,7 @@ def off_by(rows: Any, amount: float) -> Any:
     ],
 )
 def test_what_does_not_reproduce_the_golden_rows_is_not_admitted(
-    function: compiling.Function, why: str, packed: Path, monkeypatch: pytest.MonkeyPatch
+    function: finals.Function, why: str, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "compiled", lambda *_: {"predict_proba": function})
     predictor = prove(packed)
