@@ -88,8 +88,7 @@ def _linear_classifier(model: Any) -> dict[str, Function]:
     if binarizer is not None and binarizer.y_type_.startswith("multilabel"):
         raise NotCompilableError("more than one output is not known")
     scores = _linear_scores(model)
-    functions: dict[str, Function] = {"decision_function": scores}
-    functions["predict"] = _labels(model.classes_, scores)
+    functions: dict[str, Function] = {"decision_function": scores, "predict": _labels(model.classes_, scores)}
     if name_of(model) in ("LogisticRegression", "LogisticRegressionCV"):
         functions["predict_proba"] = _binary(scores) if len(model.classes_) <= 2 else _softmax(scores)
     elif name_of(model) == "SGDClassifier" and model.loss == "log_loss" and len(model.classes_) == 2:

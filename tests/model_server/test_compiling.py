@@ -200,7 +200,7 @@ def numbers(name: str) -> st.SearchStrategy[float]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_answers_and_refusals_are_the_same_with_compiling_as_without(name: str, data: st.DataObject) -> None:
     plain, compiled = predictors(name)
