@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kedge_server import compiling, loading, packages, predicting, spot_checks
+from kedge_server import compiling, finals, loading, packages, predicting, spot_checks, stages
 from kedge_server.protocol import Array
 from kedge_server.spot_checks import Reason
 
@@ -33,7 +33,7 @@ def _judged(model: loading.LoadedModel, predictor: predicting.Predictor) -> spot
     golden = model.package.golden
     try:
         functions = compiling.compiled(model.estimator, model.signature)
-    except compiling.NotCompilableError as exc:
+    except stages.NotCompilableError as exc:
         return _refused(Reason.UNKNOWN_ESTIMATOR, str(exc))
     except Exception as exc:  # noqa: BLE001 - it looks into private parts of estimators
         return _refused(Reason.UNKNOWN_ESTIMATOR, f"{type(exc).__name__}: {exc}"[:300])
@@ -48,7 +48,7 @@ def _refused(reason: Reason, why: str) -> spot_checks.Compiled:
 
 
 def _fault(
-    functions: Mapping[str, compiling.Function],
+    functions: Mapping[str, finals.Function],
     rows: Array,
     golden: packages.GoldenRows,
     predictor: predicting.Predictor,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kedge_server import packages
-from kedge_server.compiling import Function
+from kedge_server.finals import Function
 from kedge_server.protocol import Array
 
 _log = logging.getLogger(__name__)

@@ -40,7 +40,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tests.model_server import support
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from kedge_server import compiling, errors, forests, packages, predicting, protocol, signature, spot_checks
+from kedge_server import compiling, errors, forests, packages, predicting, protocol, signature, spot_checks, stages
 
 # Huge numbers overflow on the way, with scikit-learn as without.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -200,7 +200,7 @@ def numbers(name: str) -> st.SearchStrategy[float]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_answers_and_refusals_are_the_same_with_compiling_as_without(name: str, data: st.DataObject) -> None:
     plain, compiled = predictors(name)
@@ -292,14 +292,14 @@ class OwnRegression(LogisticRegression):  # type: ignore[misc]
 )
 def test_what_is_not_known_is_named_and_left_to_scikit_learn(model: Callable[[], Any], why: str) -> None:
     estimator = model()
-    with pytest.raises(compiling.NotCompilableError, match=why):
+    with pytest.raises(stages.NotCompilableError, match=why):
         compiling.compiled(estimator, signature.describe(estimator))
 
 
 def test_a_forest_too_large_for_a_pod_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forests, "MAX_BYTES", 1000)
     model = fitted("forest, texts")
-    with pytest.raises(compiling.NotCompilableError, match="MiB"):
+    with pytest.raises(stages.NotCompilableError, match="MiB"):
         compiling.compiled(model, signature.describe(model))
 
 

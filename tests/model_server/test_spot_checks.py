@@ -11,12 +11,13 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 from tests.model_server import support
 
-from kedge_server import cli, compiling, metrics, packages, packing, predicting, proving, spot_checks
+from kedge_server import cli, compiling, finals, metrics, packages, packing, predicting, proving, spot_checks
 from kedge_server.settings import Compile, Settings
 from kedge_server.spot_checks import Reason
 
 GOLDEN = packages.GoldenRows((), {})
 ROWS = np.arange(6.0).reshape(3, 2)
+MODEL = support.iris_model()
 
 
 class Clock:
@@ -34,7 +35,7 @@ def summed(rows: Any) -> Any:
 
 
 def calls(
-    function: compiling.Function, draw: float = 0.0, exact: Callable[[Any], Any] = summed, clock: Any = None
+    function: finals.Function, draw: float = 0.0, exact: Callable[[Any], Any] = summed, clock: Any = None
 ) -> tuple[spot_checks.Compiled, Callable[[Any], Any]]:
     compiled = spot_checks.Compiled({"predict": function}, GOLDEN, clock=clock or Clock(), draw=lambda: draw)
     return compiled, compiled.around("predict", exact)
@@ -111,7 +112,7 @@ def test_checks_take_no_more_than_their_share_of_the_time() -> None:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed") / "iris"
-    packing.package(support.iris_model(), support.IRIS, out, name="m")
+    packing.package(MODEL, support.IRIS, out, name="m")
     return out
 
 
@@ -141,7 +142,7 @@ def test_an_estimator_that_is_not_known_stays_with_scikit_learn(tmp_path: Path) 
 
 
 def off_by(rows: Any, amount: float) -> Any:
-    return support.iris_model().predict_proba(rows) + amount
+    return MODEL.predict_proba(rows) + amount
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def off_by(rows: Any, amount: float) -> Any:
     ],
 )
 def test_what_does_not_reproduce_the_golden_rows_is_not_admitted(
-    function: compiling.Function, why: str, packed: Path, monkeypatch: pytest.MonkeyPatch
+    function: finals.Function, why: str, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "compiled", lambda *_: {"predict_proba": function})
     predictor = prove(packed)
@@ -201,7 +202,7 @@ def test_a_server_compiles_when_it_is_told_to(packed: Path) -> None:
         body = support.iris_body(3, parameters={"method": "predict_proba"})
         answer = httpx.post(f"{server.url}/v2/models/m/infer", json=body).json()
         found = np.reshape(answer["outputs"][0]["data"], (3, 3))
-        np.testing.assert_array_equal(found, support.iris_model().predict_proba(support.IRIS[:3]))
+        np.testing.assert_array_equal(found, MODEL.predict_proba(support.IRIS[:3]))
         page = httpx.get(f"{server.url}/metrics", params={"name[]": "kedge_server_compiled_info"}).text
         assert 'state="Compiled"' in page
         assert any(line["message"] == "the model is compiled" for line in server.logs())
