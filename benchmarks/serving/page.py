@@ -71,8 +71,8 @@ The page is generated, figures and words, by `make bench-serving` (`python -m be
 
 *minimal* is [a raw ASGI server](../../benchmarks/serving/minimal.py) of fifty lines on uvicorn, without batching,
 checks or metrics: what a Python server can do without being clever. *Bare* calls `predict_proba` in a loop. Kedge
-runs with all its metrics, data-quality counters included; *kedge uncounted* does without those (`--count-data false`), and *kedge compiled*
-answers by the compiled form of the model (`--compile Auto`).
+runs with all its metrics, data-quality counters included; *kedge uncounted* does without those (`--count-data false`),
+and *kedge compiled* answers by the compiled form of the model (`--compile Auto`).
 How the [peers](../../benchmarks/serving/peers/README.md) are set is told beside their code.
 """
 

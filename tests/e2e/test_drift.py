@@ -23,13 +23,13 @@ OFTEN = {"intervalSeconds": 1, "driftIntervalSeconds": 2}
 
 def test_a_version_that_answers_otherwise_without_any_error_is_rolled_back(world: World) -> None:
     packages = [world.models.package("v2"), world.models.package("v4", bins_of="v2")]
-    objectives = [AVAILABILITY, ANSWERS]
-    world.declare(packages[0], objectives=objectives, metrics=OFTEN)
+    declared = {"objectives": [AVAILABILITY, ANSWERS], "metrics": OFTEN, "server_compile": "Auto"}
+    world.declare(packages[0], **declared)
     stable = str(world.wait_for({"Ready": "True"})["stableRevision"])
     users = world.users()
     since = now()
 
-    world.declare(packages[1], objectives=objectives, metrics=OFTEN)
+    world.declare(packages[1], **declared)
     rejected = world.assert_rolled_back(
         stable, reason="ObjectiveFailed", evidence="PSI of prediction predict", since=since
     )

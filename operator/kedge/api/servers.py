@@ -1,5 +1,6 @@
 """What a user may declare of the model server's pods, in the words of a Pod."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import pydantic
@@ -14,6 +15,13 @@ Quantity = Annotated[
         {"x-kubernetes-int-or-string": True, "pattern": r"^[0-9]+([.][0-9]+)?([numkMGTPE]|[KMGTPE]i)?$"}
     ),
 ]
+
+
+class Compile(StrEnum):
+    """Whether a model may be answered by a compiled form of it."""
+
+    OFF = "Off"
+    AUTO = "Auto"
 
 
 class ResourceRequirements(ApiModel):
@@ -106,6 +114,9 @@ class Server(ApiModel):
     """When the image is pulled; IfNotPresent, or Always for the tag latest, when it is not given."""
     image_pull_secrets: Annotated[tuple[LocalObjectReference, ...], Field(max_length=16)] = ()
     """Secrets to pull the image with."""
+    compile: Compile = Compile.OFF
+    """Auto: linear models and trees answer without scikit-learn's overhead, with the same answers, once they have given
+    the package's golden rows; a sample of live rows is checked against scikit-learn."""
     resources: ResourceRequirements | None = None
     """Compute resources of the container."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64, json_schema_extra=list_map("name"))] = ()

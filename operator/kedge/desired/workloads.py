@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kedge.api import schemas
+from kedge.api import schemas, servers
 from kedge.desired import names, sources
 from kedge.desired.names import Owner
 from kedge.desired.revisions import Revision
@@ -108,6 +108,8 @@ def _server_container(
     arguments = ["serve", "--model-name", owner.name, "--model-version", revision.hash, "--model-path", source.path]
     if revision.model.sha256:
         arguments += ["--sha256", revision.model.sha256]
+    if revision.server.compile is not servers.Compile.OFF:
+        arguments += ["--compile", revision.server.compile]
     for edge in latency_edges_milliseconds:
         arguments += ["--latency-threshold-ms", str(edge)]
     arguments += ["--port", str(names.HTTP_PORT), "--drain-seconds", str(DRAIN_SECONDS)]

@@ -88,6 +88,12 @@ def test_the_histogram_gets_an_edge_at_every_objective() -> None:
     assert given == ["50", "200"]
 
 
+def test_a_model_is_compiled_only_where_that_is_declared() -> None:
+    model = {"uri": "file:///m.skops"}
+    assert "--compile" not in pod_spec(model)["containers"][0]["args"]
+    assert argument(pod_spec(model, compile="Auto")["containers"][0], "--compile") == "Auto"
+
+
 def test_the_edges_of_running_pods_are_read_back() -> None:
     spec = specs.ModelDeploymentSpec.model_validate({"model": {"uri": "file:///m"}})
     revision = revisions.declare(spec, default_image="server:1", sequence=1)
