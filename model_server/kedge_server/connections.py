@@ -96,6 +96,8 @@ class Connection(httptools_impl.HttpToolsProtocol):
         would pile up.
         """
         super().connection_lost(exc)
+        if isinstance(self.cycle, express.Exchange) and self.cycle.more_body and self.handler is not None:
+            self.handler.abandon(self.cycle)
         self.scope = {}  # type: ignore[typeddict-item]
         self.headers = []
         self.cycle = None  # type: ignore[assignment]

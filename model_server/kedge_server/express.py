@@ -43,6 +43,9 @@ class Handler(Protocol):
     def take(self, exchange: Exchange, body: bytes) -> None:
         """Answers `exchange` now or later, and never raises."""
 
+    def abandon(self, exchange: Exchange) -> None:
+        """Notes that the client went away before its request was complete."""
+
 
 def is_plain(headers: Pairs, max_body_bytes: int) -> bool:
     """Tells whether a request's headers ask for nothing but its body's length."""

@@ -183,6 +183,10 @@ class App:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must be counted and answered too
             self._give(exchange, *_failure(exc))
 
+    def abandon(self, exchange: express.Exchange) -> None:
+        """Counts a request that was never whole."""
+        self._plane.count(Fault.CLIENT, self._clock() - exchange.arrived)
+
     def _answer(
         self,
         exchange: express.Exchange,

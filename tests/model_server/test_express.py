@@ -123,19 +123,31 @@ def test_a_body_may_come_in_pieces(connection: socket.socket) -> None:
     assert len(orjson.loads(read(connection)[2])["outputs"][0]["data"]) == 150
 
 
-def test_whoever_hangs_up_is_counted_with_the_answer_it_would_have_had(server: support.Process) -> None:
-    def answered() -> int:
-        page = httpx.get(f"{server.url}/metrics", params={"name[]": "kedge_server_requests_total"}).text
-        return support.faults(page)["none"]
+def counted(server: support.Process) -> dict[str, int]:
+    page = httpx.get(f"{server.url}/metrics", params={"name[]": "kedge_server_requests_total"}).text
+    return support.faults(page)
 
-    before = answered()
+
+def test_whoever_hangs_up_is_counted_with_the_answer_it_would_have_had(server: support.Process) -> None:
+    before = counted(server)["none"]
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as leaving:
             leaving.sendall(request(infer(0)))
             # Some are answered before this is seen, others after.
             leaving.shutdown(socket.SHUT_RDWR)
 
-    support.wait_until(lambda: answered() == before + 20)
+    support.wait_until(lambda: counted(server)["none"] == before + 20)
+
+
+@pytest.mark.parametrize("special", [(), ("content-encoding: identity",)], ids=["short way", "long way"])
+def test_a_request_that_is_never_whole_counts_as_the_client_s(
+    server: support.Process, special: tuple[str, ...]
+) -> None:
+    before = counted(server)["client"]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as leaving:
+        leaving.sendall(request(infer(0), *special)[:-5])
+
+    support.wait_until(lambda: counted(server)["client"] == before + 1)
 
 
 class Transport:
@@ -169,6 +181,9 @@ class Later:
 
     def take(self, exchange: express.Exchange, body: bytes) -> None:
         self.exchanges.append(exchange)
+
+    def abandon(self, exchange: express.Exchange) -> None:
+        raise AssertionError("every request here is whole")
 
 
 @pytest.fixture
