@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,8 @@ def bare_loop(model: Path, rows: int, seconds: float) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout)
 
 
-def measure(folder: Path, model: str, fitted: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measures every cell of one model; the servers take turns in each round."""
-    found: list[dict[str, Any]] = []
+def measure(folder: Path, model: str, fitted: Any, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yields every cell of one model as it has been measured; the servers take turns in each round."""
     running: list[Server] = []
     try:
         for name in options.servers:
@@ -95,12 +95,10 @@ def measure(folder: Path, model: str, fitted: Any, options: argparse.Namespace) 
                         rounds[server.name].append(turn(server, path, connections, options.seconds))
                 cell = {"model": model, "rows": rows, "connections": connections, "bare": statistics.median(bare)}
                 cell |= {"rounds": options.rounds, "seconds": options.seconds}
-                found.append({**cell, "servers": {name: _summary(r) for name, r in rounds.items()}})
-                print(_line(found[-1]), flush=True)
+                yield {**cell, "servers": {name: _summary(r) for name, r in rounds.items()}}
     finally:
         for server in running:
             server.stop()
-    return found
 
 
 def _summary(rounds: list[dict[str, float]]) -> dict[str, float]:
@@ -133,11 +131,10 @@ def processor() -> str:
     return platform.machine()
 
 
-def merged(stored: Path, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the stored results with the cells of `found` in place of theirs."""
+def merged(stored: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Returns the stored results with `found` in place of the same cell."""
     results: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {"cells": []}
-    measured = {_key(cell) for cell in found}
-    cells = [cell for cell in results["cells"] if _key(cell) not in measured] + found
+    cells = [cell for cell in results["cells"] if _key(cell) != _key(found)] + [found]
     return {
         "processor": processor(),
         "python": platform.python_version(),
@@ -172,8 +169,9 @@ def main() -> None:
             folder = Path(name)
             fitted = models.make(folder)
             for model in options.models:
-                found = measure(folder, model, fitted[model], options)
-                stored.write_text(json.dumps(merged(stored, found), indent=1) + "\n")
+                for cell in measure(folder, model, fitted[model], options):
+                    print(_line(cell), flush=True)
+                    stored.write_text(json.dumps(merged(stored, cell), indent=1) + "\n")
     page.write(json.loads(stored.read_text()), options.folder / "README.md")
     print(f"wrote {options.folder / 'README.md'}")
 
