@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kedge.api import specs
-from kedge.api.statuses import Memory, NamedState
+from kedge.api.statuses import Memory
 from kedge.decide import times
+from kedge.decide.evidence import named, states_of
 from kedge.decide.judgements import Case, DriftEvidence, Judgement, Verdict
 from kedge.decide.statistics import drift
 from kedge.observe.snapshot import Distributions, Histogram, Snapshot
@@ -103,7 +104,7 @@ def look(case: Case, now: float) -> Memory:
     read = case.snapshot.distributions
     if read is None:
         return case.memory
-    states = {one.name: one.state for one in case.memory.drifts}
+    states = states_of(case.memory.drifts)
     for objective in case.objectives:
         if objective.indicator.is_drift and objective.name not in case.memory.failed_objectives:
             state = _looked(case, objective, _state(states.get(objective.name)), read, now)
@@ -111,14 +112,14 @@ def look(case: Case, now: float) -> Memory:
     return case.memory.model_copy(
         update={
             "distributions_read_at": times.text(now),
-            "drifts": tuple(NamedState(name=name, state=states[name]) for name in sorted(states)),
+            "drifts": named(states),
         }
     )
 
 
 def judge(case: Case, objective: specs.Objective) -> Judgement:
     """Returns the judgement of an objective on drift, from the last look."""
-    state = _state({one.name: one.state for one in case.memory.drifts}.get(objective.name))
+    state = _state(states_of(case.memory.drifts).get(objective.name))
     evidence = state.evidence or DriftEvidence(
         histogram="",
         finding=drift.Finding.INSUFFICIENT_DATA,

@@ -1,7 +1,7 @@
 """The sequential tests of a rollout: feeds them the increments of each poll, and keeps their states in memory."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kedge.api import specs
@@ -38,7 +38,7 @@ class Poll:
 
 def add(memory: Memory, objectives: Iterable[specs.Objective], poll: Poll) -> Memory:
     """Returns the memory after a poll of a candidate beside the stable revision."""
-    comparisons, spreads = _states(memory.comparisons), _states(memory.spreads)
+    comparisons, spreads = states_of(memory.comparisons), states_of(memory.spreads)
     for key in {one.indicator for one in poll.increments if one.revision == poll.stable}:
         spreads[key] = dataclasses.asdict(design_effect.add(_spread(spreads.get(key)), *poll.of(key, poll.stable)))
     for objective in objectives:
@@ -60,15 +60,15 @@ def add(memory: Memory, objectives: Iterable[specs.Objective], poll: Poll) -> Me
     return memory.model_copy(
         update={
             "polls": memory.polls + poll.counted,
-            "comparisons": _named(comparisons),
-            "spreads": _named(spreads),
+            "comparisons": named(comparisons),
+            "spreads": named(spreads),
         }
     )
 
 
 def watch(memory: Memory, objectives: Iterable[specs.Objective], poll: Poll) -> Memory:
     """Returns the memory after a poll of a revision that was promoted and is guarded."""
-    guards = _states(memory.guards)
+    guards = states_of(memory.guards)
     for objective in objectives:
         bad, total = poll.of(objective.indicator.key, poll.judged)
         if objective.compare_to is not specs.CompareTo.TARGET or not total:
@@ -78,24 +78,24 @@ def watch(memory: Memory, objectives: Iterable[specs.Objective], poll: Poll) -> 
             _guard(guards.get(objective.name)), bad=bad / divisor, total=total / divisor, budget=objective.budget
         )
         guards[objective.name] = dataclasses.asdict(state)
-    return memory.model_copy(update={"polls": memory.polls + poll.counted, "guards": _named(guards)})
+    return memory.model_copy(update={"polls": memory.polls + poll.counted, "guards": named(guards)})
 
 
 def effect(memory: Memory, indicator: str, judged: str) -> float:
     """Returns the design effect: by what counts of the judged revision are divided, at least 1."""
     counts = counting.of(memory, indicator, judged)
     poll_size = counts.total / memory.polls if memory.polls else 0.0
-    return design_effect.design_effect(_spread(_states(memory.spreads).get(indicator)), poll_size=poll_size)
+    return design_effect.design_effect(_spread(states_of(memory.spreads).get(indicator)), poll_size=poll_size)
 
 
 def against_stable(memory: Memory, objective: specs.Objective) -> float:
     """Returns the log e-value against "no worse than stable"."""
-    return _comparison(_states(memory.comparisons).get(objective.name)).log_e
+    return _comparison(states_of(memory.comparisons).get(objective.name)).log_e
 
 
 def of_guard(memory: Memory, objective: specs.Objective) -> float:
     """Returns the log of the guard's detector."""
-    return _guard(_states(memory.guards).get(objective.name)).log_e
+    return _guard(states_of(memory.guards).get(objective.name)).log_e
 
 
 def _of(increments: Iterable[Increment], indicator: str, revision: str | None) -> tuple[int, int]:
@@ -122,11 +122,13 @@ def _taught(state: two_sample.TwoSampleState, past: tuple[int, int], tolerance: 
     )
 
 
-def _states(named: Iterable[NamedState]) -> dict[str, dict[str, Any]]:
-    return {one.name: one.state for one in named}
+def states_of(kept: Iterable[NamedState]) -> dict[str, dict[str, Any]]:
+    """Returns the states that memory keeps, by name."""
+    return {one.name: one.state for one in kept}
 
 
-def _named(states: dict[str, dict[str, Any]]) -> tuple[NamedState, ...]:
+def named(states: Mapping[str, dict[str, Any]]) -> tuple[NamedState, ...]:
+    """Returns states as memory keeps them, in the order of their names."""
     return tuple(NamedState(name=name, state=states[name]) for name in sorted(states))
 
 
