@@ -69,7 +69,7 @@ async def _scrape_one(
         async with asyncio.timeout(TIMEOUT_SECONDS):
             page = await _page(http, pod, wanted.families)
         started_at, counts = exposition.read(page, wanted.indicators)
-        histograms = distributions.read(page)
+        histograms = distributions.read(page) if wanted.distributions else {}
     except TimeoutError:
         return Unmeasured(pod.uid, pod.revision, f"pod {pod.name} gave no metrics within {TIMEOUT_SECONDS:g} s")
     except (httpx.HTTPError, exposition.ExpositionError) as error:
