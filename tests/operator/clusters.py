@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 
 from kedge import kubernetes_api
+from kedge.api import specs
 from kedge.control.cache import Cache
 from kedge.control.metrics import Metrics
 from kedge.control.queue import Done
 from kedge.control.reconcile import Reconciler
 from kedge.control.settings import Settings
-from kedge.desired import names, routing
+from kedge.desired import names, revisions, routing
 from kedge.kubernetes_api import ROLLOUT_RECORDS, ApiError, ConflictError, Listing, NotFoundError, Resource
 
 KEY_NAME = "churn"
@@ -261,3 +262,39 @@ class Cluster:
         counted = self.answers[request.url.host]
         lines = [f'kedge_server_requests_total{{fault="{fault}"}} {count}' for fault, count in counted.items()]
         return httpx.Response(200, text="\n".join([*lines, "process_start_time_seconds 1"]))
+
+
+def spec(version: str, **changes: Any) -> dict[str, Any]:
+    rollout = {
+        "steps": [{"weightPercent": 50, "minimumSeconds": 2}],
+        "minimumRequests": 50,
+        "guard": {"durationSeconds": 20},
+    } | changes.pop("rollout", {})
+    return {
+        "replicas": 2,
+        "model": {"uri": f"https://models/{version}.skops", "sha256": "a" * 64},
+        "metrics": {"intervalSeconds": 1},
+        "rollout": rollout,
+        **changes,
+    }
+
+
+def revision_of(version: str) -> str:
+    return revisions.revision_hash(specs.ModelDeploymentSpec.model_validate(spec(version)))
+
+
+async def serving() -> Cluster:
+    cluster = Cluster()
+    cluster.declare(spec("1"))
+    await settle(cluster)
+    assert cluster.condition("Ready") == "True"
+    assert cluster.status["selector"] == f"kedge.dev/model-deployment={KEY_NAME}"
+    return cluster
+
+
+async def settle(cluster: Cluster, *, failing: str | None = None) -> None:
+    for _ in range(90):
+        cluster.serve(30, failing=failing)
+        if await cluster.turn() is Done.UNTIL_NEWS and await cluster.turn() is Done.UNTIL_NEWS:
+            return
+    raise AssertionError(f"not settled: {cluster.status.get('message')}")

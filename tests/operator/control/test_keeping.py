@@ -1,52 +1,16 @@
 from typing import Any
 
 import pytest
-from tests.operator.clusters import KEY_NAME, NAMESPACE, Cluster, Killed
+from tests.operator.clusters import KEY_NAME, NAMESPACE, Cluster, Killed, revision_of, serving, settle, spec
 
 from kedge.act import records
-from kedge.api import specs
 from kedge.api.records import Record
 from kedge.control import keeping
 from kedge.control.queue import Done
 from kedge.decide import journals, replaying
-from kedge.desired import revisions
 from kedge.kubernetes_api import MODEL_DEPLOYMENTS, ROLLOUT_RECORDS, NamespaceTerminatingError
 
-
-def spec(version: str, **rollout: Any) -> dict[str, Any]:
-    return {
-        "replicas": 2,
-        "model": {"uri": f"https://models/{version}.skops", "sha256": "a" * 64},
-        "metrics": {"intervalSeconds": 1},
-        "rollout": {
-            "steps": [{"weightPercent": 50, "minimumSeconds": 2}],
-            "minimumRequests": 50,
-            "guard": {"durationSeconds": 20},
-        }
-        | rollout,
-    }
-
-
-def revision_of(version: str) -> str:
-    return revisions.revision_hash(specs.ModelDeploymentSpec.model_validate(spec(version)))
-
-
 ONE, TWO, THREE = revision_of("1"), revision_of("2"), revision_of("3")
-
-
-async def settle(cluster: Cluster, *, failing: str | None = None) -> None:
-    for _ in range(200):
-        cluster.serve(30, failing=failing)
-        if await cluster.turn() is Done.UNTIL_NEWS and await cluster.turn() is Done.UNTIL_NEWS:
-            return
-    raise AssertionError(f"not settled: {cluster.status.get('message')}")
-
-
-async def serving() -> Cluster:
-    cluster = Cluster()
-    cluster.declare(spec("1"))
-    await settle(cluster)
-    return cluster
 
 
 def outcomes(cluster: Cluster) -> list[tuple[str, str | None]]:
@@ -92,7 +56,7 @@ async def test_a_guard_that_fails_leaves_a_record_beside_the_promotions() -> Non
 
 async def test_a_record_is_written_when_something_moves_and_not_at_every_poll() -> None:
     cluster = await serving()
-    cluster.declare(spec("2", steps=[{"weightPercent": 50, "minimumSeconds": 30}]))
+    cluster.declare(spec("2", rollout={"steps": [{"weightPercent": 50, "minimumSeconds": 30}]}))
     while not cluster.status.get("rollout", {}).get("servingSince"):
         await cluster.turn()
     cluster.api.writes.clear()
@@ -154,7 +118,7 @@ async def test_an_operator_killed_at_any_write_leaves_finished_records_that_repl
     kills, unseen = 0, 0
     while True:
         cluster = await serving()
-        cluster.declare(spec("2", guard={"durationSeconds": 0}))
+        cluster.declare(spec("2", rollout={"guard": {"durationSeconds": 0}}))
         cluster.api.fail_after = kills
         try:
             await settle(cluster, failing=failing)
@@ -179,7 +143,7 @@ async def test_an_operator_killed_at_any_write_leaves_finished_records_that_repl
 
 async def test_another_operator_goes_on_in_a_new_segment_and_says_what_it_missed() -> None:
     cluster = await serving()
-    cluster.declare(spec("2", steps=[{"weightPercent": 50, "minimumSeconds": 20}]))
+    cluster.declare(spec("2", rollout={"steps": [{"weightPercent": 50, "minimumSeconds": 20}]}))
     while not cluster.status.get("rollout", {}).get("servingSince"):
         await cluster.turn()
     for _ in range(5):
@@ -227,7 +191,7 @@ async def test_a_namespace_that_is_being_deleted_needs_no_record(monkeypatch: py
 async def test_the_oldest_finished_records_go_beyond_the_limit() -> None:
     cluster = await serving()
     for version in "2345":
-        cluster.declare(spec(version, historyLimit=2, guard={"durationSeconds": 0}))
+        cluster.declare(spec(version, rollout={"historyLimit": 2, "guard": {"durationSeconds": 0}}))
         await settle(cluster)
 
     assert outcomes(cluster) == [(revision_of("4"), "Promoted"), (revision_of("5"), "Promoted")]
@@ -241,7 +205,7 @@ async def test_records_of_somebody_else_are_neither_closed_nor_pruned() -> None:
         metadata = {"name": name, "namespace": NAMESPACE, "labels": labels | more}
         cluster.api.put(ROLLOUT_RECORDS, {"metadata": metadata, "record": {"candidate": "x"}})
     cluster.start_operator()
-    cluster.declare(spec("2", historyLimit=1, guard={"durationSeconds": 0}))
+    cluster.declare(spec("2", rollout={"historyLimit": 1, "guard": {"durationSeconds": 0}}))
     await settle(cluster)
 
     assert cluster.records()["theirs-open"] == cluster.records()["theirs-done"] == {"candidate": "x"}
@@ -264,7 +228,7 @@ async def test_a_record_of_a_later_kedge_is_left_alone() -> None:
 async def test_a_long_rollout_is_stored_each_time_a_segment_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "SEGMENT_BYTES", 2000)
     cluster = await serving()
-    cluster.declare(spec("2", steps=[{"weightPercent": 50, "minimumSeconds": 60}]))
+    cluster.declare(spec("2", rollout={"steps": [{"weightPercent": 50, "minimumSeconds": 60}]}))
     while not cluster.status.get("rollout", {}).get("servingSince"):
         await cluster.turn()
     for _ in range(40):

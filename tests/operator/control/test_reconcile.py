@@ -1,52 +1,13 @@
 from typing import Any
 
 import pytest
-from tests.operator.clusters import KEY_NAME, NAMESPACE, Cluster, Killed
+from tests.operator.clusters import KEY_NAME, NAMESPACE, Cluster, Killed, revision_of, serving, settle, spec
 
 from kedge import kubernetes_api
-from kedge.api import specs
 from kedge.control.queue import Done
 from kedge.decide import decisions
-from kedge.desired import revisions
-
-
-def spec(version: str, **changes: Any) -> dict[str, Any]:
-    rollout = {
-        "steps": [{"weightPercent": 50, "minimumSeconds": 2}],
-        "minimumRequests": 50,
-        "guard": {"durationSeconds": 20},
-    } | changes.pop("rollout", {})
-    return {
-        "replicas": 2,
-        "model": {"uri": f"https://models/{version}.skops", "sha256": "a" * 64},
-        "metrics": {"intervalSeconds": 1},
-        "rollout": rollout,
-        **changes,
-    }
-
-
-def revision_of(version: str) -> str:
-    return revisions.revision_hash(specs.ModelDeploymentSpec.model_validate(spec(version)))
-
 
 ONE, TWO = revision_of("1"), revision_of("2")
-
-
-async def serving() -> Cluster:
-    cluster = Cluster()
-    cluster.declare(spec("1"))
-    await settle(cluster)
-    assert cluster.condition("Ready") == "True"
-    assert cluster.status["selector"] == f"kedge.dev/model-deployment={KEY_NAME}"
-    return cluster
-
-
-async def settle(cluster: Cluster, *, failing: str | None = None) -> None:
-    for _ in range(90):
-        cluster.serve(30, failing=failing)
-        if await cluster.turn() is Done.UNTIL_NEWS and await cluster.turn() is Done.UNTIL_NEWS:
-            return
-    raise AssertionError(f"not settled: {cluster.status.get('message')}")
 
 
 async def test_a_good_candidate_is_promoted_and_a_bad_one_rolled_back() -> None:
