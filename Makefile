@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KERNEL := model_server/kedge_server/libcounting.so
 LOCALCLUSTER := $(PYTHON) -m hack.localcluster
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header
@@ -54,14 +55,19 @@ stop: python ## Delete the local cluster and stop what it needed; caches stay
 clean: python ## Remove all that was made here, caches outside the checkout included
 	@$(LOCALCLUSTER) purge
 	@rm -rf .venv .local build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -f $(KERNEL)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: venv
-venv: $(VENV)/.installed ## Make the Python environment from the pinned requirements
+venv: $(VENV)/.installed $(KERNEL) ## Make the Python environment from the pinned requirements
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@hack/venv.sh $(PYTHON) $(VENV)
 	@touch $@
+
+$(KERNEL): $(VENV)/.installed hack/native.sh requirements/compiler.txt model_server/kedge_server/counting.c
+	@echo "compiling the model server's kernel"
+	@hack/native.sh $(BIN)/python $@
 
 .PHONY: lock
 lock: venv ## Pin every dependency anew, with hashes
@@ -69,6 +75,7 @@ lock: venv ## Pin every dependency anew, with hashes
 	@# What is shipped is what is tested.
 	$(COMPILE) --extra operator --constraint requirements/dev.txt --output-file requirements/operator.txt
 	$(COMPILE) $(SERVER_EXTRAS) --constraint requirements/dev.txt --output-file requirements/server.txt
+	$(COMPILE) --no-annotate --group compiler --output-file requirements/compiler.txt
 	@# The model's libraries and the HTTP server's are the same everywhere, so that only the servers differ.
 	for peer in bentoml fastapi litserve mlserver; do \
 	    $(COMPILE) --no-annotate --group peer-$$peer --output-file requirements/peer-$$peer.txt \

@@ -7,16 +7,18 @@ import pathlib
 from collections.abc import Iterable
 
 KEY_LENGTH = 12
+# What Python and the compiler leave beside their sources; images make their own.
+_MADE = (".pyc", ".so")
 
 
 def files_below(path: pathlib.Path) -> list[pathlib.Path]:
-    """The files of a folder (or the file itself) without what Python leaves behind."""
+    """The files of a folder (or the file itself) without what was made from it."""
     if path.is_file():
         return [path]
     return sorted(
         found
         for found in path.rglob("*")
-        if found.is_file() and "__pycache__" not in found.parts and found.suffix != ".pyc"
+        if found.is_file() and "__pycache__" not in found.parts and found.suffix not in _MADE
     )
 
 

@@ -13,15 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from kedge_server import profiles, protocol
+from kedge_server import counting, profiles, protocol
 from kedge_server.signature import Signature
 
 # Rows that are counted together. Fewer cost more each; more cost no less, and the
 # requests behind a block wait for it: 1024 rows of 64 numbers took 2 to 4 ms.
 BLOCK_ROWS = 256
-# Room for every bin of a feature; the last is for missing values.
-_SLOTS = 13
-_MISSING_SLOT = _SLOTS - 1
 
 OTHER_FEATURES = "__other__"
 
@@ -38,19 +35,16 @@ class Quality:
         self._profile = profile
         names = [column.name for column in signature.columns]
         self._position = {bins.name: names.index(bins.name) for bins in profile.features}
+        self._width = len(names)
         self._rest = [i for i, name in enumerate(names) if name not in self._position]
-        self._numeric = [bins for bins in profile.features if bins.numeric]
         self._categorical = [bins for bins in profile.features if not bins.numeric]
-        self._numeric_at = [self._position[bins.name] for bins in self._numeric]
-        self._edges = _padded(self._numeric)
-        self._last = np.array([len(bins.edges) for bins in self._numeric])
+        numeric = {bins.name: bins for bins in profile.features if bins.numeric}
+        self._counter = counting.Counter([numeric.get(name) for name in names])
         self._lock = threading.Lock()
         self._pending: list[tuple[protocol.Rows, list[protocol.Output]]] = []
         self._pending_rows = 0
-        self._counts = {bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in profile.features}
-        self._numeric_counts = np.zeros((len(self._numeric), _SLOTS), dtype=np.int64)
+        self._counts = {bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in self._categorical}
         self._output_counts = {bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in profile.outputs}
-        self._rest_missing = 0
         self._invalid_rows = 0
 
     def remember(self, rows: protocol.Rows, outputs: list[protocol.Output]) -> None:
@@ -65,9 +59,9 @@ class Quality:
         """Yields (name, type, help, samples) of each metric family, everything counted."""
         with self._lock:
             self._flush()
-            features = {bins.name: self._counts_of(bins) for bins in self._profile.features}
+            features = self._feature_counts()
             outputs = {name: counts.copy() for name, counts in self._output_counts.items()}
-            rest_missing, invalid = self._rest_missing, self._invalid_rows
+            rest_missing, invalid = self._counter.missing(self._rest), self._invalid_rows
         profile = self._profile
         yield (
             "kedge_server_feature_bin_total",
@@ -120,49 +114,38 @@ class Quality:
             [({}, invalid)],
         )
 
-    def _counts_of(self, bins: profiles.Bins) -> protocol.Array:
-        if not bins.numeric:
-            return self._counts[bins.name].copy()
-        counts = self._numeric_counts[self._numeric.index(bins)]
-        return np.append(counts[: len(bins.edges) + 1], counts[_MISSING_SLOT])
+    def _feature_counts(self) -> dict[str, protocol.Array]:
+        return {
+            bins.name: self._counter.counts(self._position[bins.name])
+            if bins.numeric
+            else self._counts[bins.name].copy()
+            for bins in self._profile.features
+        }
 
     def _flush(self) -> None:
         if not self._pending:
             return
         pending, self._pending, self._pending_rows = self._pending, [], 0
         rows = [rows for rows, _ in pending]
-        whole = _whole(rows)
-        invalid = np.zeros(sum(r.count for r in rows), dtype=np.bool_)
-        if self._numeric:
-            self._count_numbers(_numeric_columns(rows, whole, self._numeric_at), invalid)
+        whole = _whole(rows, self._width)
+        invalid = self._counter.add(self._numbers(rows) if whole is None else whole)
         for bins in self._categorical:
             positions = profiles.place(bins, _column(rows, self._position[bins.name]))
             self._counts[bins.name] += np.bincount(positions, minlength=len(bins.labels))
             invalid |= positions == len(bins.labels) - 2
-        if self._rest and whole is not None:
-            self._rest_missing += int(np.isnan(whole.take(self._rest, axis=1)).sum())
-        elif self._rest:
-            self._rest_missing += sum(int(_missing(_column(rows, i)).sum()) for i in self._rest)
         self._invalid_rows += int(invalid.sum())
         self._count_outputs([output for _, outputs in pending for output in outputs])
 
-    def _count_numbers(self, values: protocol.Array, invalid: protocol.Array) -> None:
-        """Counts (n_rows, n_numeric_features) at once and marks rows out of range."""
-        # Edge by edge: numpy compares whole blocks quickly, but sums short axes slowly.
-        positions = np.zeros(values.shape, dtype=np.int8)
-        above = np.empty(values.shape, dtype=np.bool_)
-        for edges in self._edges.T:
-            np.greater(values, edges, out=above)
-            positions += above.view(np.int8)
-        outside = (positions == 0) | (positions == self._last)
-        missing = np.isnan(values)
-        if missing.any():
-            outside &= ~missing
-            positions[missing] = _MISSING_SLOT
-        invalid |= outside.any(axis=1)
-        width = len(self._numeric)
-        flat = (positions.astype(np.int64) + np.arange(width) * _SLOTS).ravel()
-        self._numeric_counts += np.bincount(flat, minlength=width * _SLOTS).reshape(width, _SLOTS)
+    def _numbers(self, rows: Sequence[protocol.Rows]) -> protocol.Array:
+        """Returns all rows as float64 (n_rows, n_features), where what is no number is only missing or not."""
+        numbers = np.zeros((sum(r.count for r in rows), self._width))
+        for bins in self._profile.features:
+            if bins.numeric:
+                position = self._position[bins.name]
+                numbers[:, position] = _numbers(_column(rows, position))
+        for position in self._rest:
+            numbers[_missing(_column(rows, position)), position] = np.nan
+        return numbers
 
     def _count_outputs(self, outputs: list[protocol.Output]) -> None:
         for bins in self._profile.outputs:
@@ -184,29 +167,13 @@ def _count_output(bins: profiles.Bins, array: protocol.Array) -> protocol.Array:
     return profiles.count(bins, values)
 
 
-def _padded(features: Sequence[profiles.Bins]) -> protocol.Array:
-    """Returns the edges (n_features, max_edges); nothing lies above the padding."""
-    width = max((len(bins.edges) for bins in features), default=0)
-    edges = np.full((len(features), width), np.inf)
-    for row, bins in zip(edges, features, strict=True):
-        row[: len(bins.edges)] = profiles.comparable_edges(bins)
-    return edges
-
-
-def _whole(rows: Sequence[protocol.Rows]) -> protocol.Array | None:
-    """Returns all rows as one float64 array (n_rows, n_features), if that is how they came."""
-    matrices = [r.matrix for r in rows if r.matrix is not None and r.matrix.dtype != object]
-    return np.concatenate(matrices) if len(matrices) == len(rows) else None
-
-
-def _numeric_columns(
-    rows: Sequence[protocol.Rows], whole: protocol.Array | None, positions: list[int]
-) -> protocol.Array:
-    """Returns the numeric features of all rows as float64 (n_rows, n_positions)."""
-    if whole is None:
-        return np.column_stack([_numbers(_column(rows, i)) for i in positions])
-    # An index would give the columns one after the other, which the comparisons with edges are slow on.
-    return whole if positions == list(range(whole.shape[1])) else whole.take(positions, axis=1)
+def _whole(rows: Sequence[protocol.Rows], width: int) -> protocol.Array | None:
+    """Returns all rows as float64 (n_rows, width), if that is how they came."""
+    matrices = [m for r in rows if (m := r.matrix) is not None and m.dtype != object and m.shape[1:] == (width,)]
+    if len(matrices) < len(rows):
+        return None
+    whole = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+    return whole.astype(np.float64, copy=False)
 
 
 def _column(rows: Sequence[protocol.Rows], position: int) -> protocol.Array:
