@@ -65,7 +65,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@hack/venv.sh $(PYTHON) $(VENV)
 	@touch $@
 
-$(KERNEL): $(VENV)/.installed hack/native.sh requirements/compiler.txt model_server/kedge_server/counting.c
+$(KERNEL): hack/native.sh requirements/compiler.txt model_server/kedge_server/counting.c | $(VENV)/.installed
 	@echo "compiling the model server's kernel"
 	@hack/native.sh $(BIN)/python $@
 

@@ -20,9 +20,9 @@ typedef int64_t truths __attribute__((vector_size(LANES * sizeof(int64_t)), alig
  * nothing is above. n_edges (padded / LANES): how many there are for each LANES columns, in multiples of EDGES_AT_ONCE.
  * Adds to above (., padded) the numbers above each edge, and to missing (padded) those that are NaN. Sets outside
  * (n_rows) to whether a number of the row is at most its lowest or above its highest. */
-#define PARAMETERS                                                                                              \
-    const double *rows, size_t n_rows, size_t width, size_t padded, const double *edges,            \
-        const size_t *n_edges, const double *lowest, const double *highest, int64_t *above, int64_t *missing, uint8_t *outside
+#define PARAMETERS                                                                                                    \
+    const double *rows, size_t n_rows, size_t width, size_t padded, const double *edges, const size_t *n_edges,       \
+        const double *lowest, const double *highest, int64_t *above, int64_t *missing, uint8_t *outside
 #define ARGUMENTS rows, n_rows, width, padded, edges, n_edges, lowest, highest, above, missing, outside
 
 static inline __attribute__((always_inline)) void count(PARAMETERS)

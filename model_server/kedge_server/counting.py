@@ -49,7 +49,9 @@ class Counter:
         n_edges = np.zeros(padded, dtype=np.intp)
         n_edges[: self._width] = [len(b.edges) if b else 0 for b in bins]
         self._n_edges = n_edges[: self._width]
-        self._edges = np.full((_up_to(_EDGES_AT_ONCE, int(n_edges.max(initial=0))), padded), np.nan)
+        most = n_edges.reshape(-1, _LANES).max(axis=1)
+        self._compared = np.array([_up_to(_EDGES_AT_ONCE, n) for n in most.tolist()], dtype=np.uintp)
+        self._edges = np.full((int(self._compared.max(initial=0)), padded), np.nan)
         self._lowest, self._highest = np.full(padded, np.nan), np.full(padded, np.nan)
         for i, b in enumerate(bins):
             if b is not None:
@@ -59,8 +61,6 @@ class Counter:
         self._rows = 0
         self._above = np.zeros(self._edges.shape, dtype=np.int64)
         self._missing = np.zeros(padded, dtype=np.int64)
-        most = n_edges.reshape(-1, _LANES).max(axis=1)
-        self._compared = (-(-most // _EDGES_AT_ONCE) * _EDGES_AT_ONCE).astype(np.uintp)
         tables = (self._edges, self._compared, self._lowest, self._highest, self._above, self._missing)
         self._tables = (padded, *(table.ctypes.data for table in tables))
 
@@ -95,13 +95,10 @@ class Counter:
     def _add_by_numpy(self, values: protocol.Array) -> protocol.Array:
         width = self._width
         self._missing[:width] += np.isnan(values).sum(axis=0)
-        # Edge by edge: numpy compares whole blocks quickly, but sums short axes slowly.
         for i, edges in enumerate(self._edges[:, :width]):
             self._above[i, :width] += (values > edges).sum(axis=0)
-        outside = np.zeros(values.shape, dtype=np.bool_)
-        np.logical_or(values <= self._lowest[:width], values > self._highest[:width], out=outside)
-        some: protocol.Array = np.logical_or.reduce(outside, axis=1)
-        return some
+        outside: protocol.Array = np.any((values <= self._lowest[:width]) | (values > self._highest[:width]), axis=1)
+        return outside
 
 
 def _up_to(multiple: int, number: int) -> int:

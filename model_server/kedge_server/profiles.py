@@ -164,7 +164,7 @@ def place(bins: Bins, values: protocol.Array) -> protocol.Array:
     """Returns the position of each value's bin, as int64 (n_rows,)."""
     last = len(bins.labels) - 1
     if bins.numeric:
-        numbers = _as_numbers(values)
+        numbers = as_numbers(values)
         positions = np.searchsorted(comparable_edges(bins), numbers)
         positions[np.isnan(numbers)] = last
         return positions
@@ -185,7 +185,8 @@ def comparable_edges(bins: Bins) -> protocol.Array:
     return edges
 
 
-def _as_numbers(values: protocol.Array) -> protocol.Array:
+def as_numbers(values: protocol.Array) -> protocol.Array:
+    """Returns a column as float64 (n_rows,), with NaN for whatever is no number."""
     if values.dtype != object:
         return values.astype(np.float64, copy=False)
     return np.array([v if isinstance(v, (int, float)) else np.nan for v in values.tolist()], dtype=np.float64)
