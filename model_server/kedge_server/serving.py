@@ -16,6 +16,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -163,6 +164,7 @@ class _Life:
         self._metrics.queue_rows = lambda: batcher.queued_rows
         self._metrics.loaded(self._settings.model_version, model.digest, profile_digest)
         _leave_to_stay()
+        _silence_warnings()
         self._plane.serve(model, batcher)
         _log.info(
             "ready",
@@ -239,6 +241,17 @@ def _leave_to_stay() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
+
+
+def _silence_warnings() -> None:
+    """Replaces all filters of Python warnings by one that ignores them.
+
+    scikit-learn sets every filter again for each tree of a forest, in each prediction: the
+    dozen that numpy, scipy and Python bring were 2 of the 4.5 ms that one row took.
+    Whoever can act upon a warning has seen it while the model was being proved.
+    """
+    warnings.resetwarnings()
+    warnings.simplefilter("ignore")
 
 
 async def _first(future: asyncio.Future[Any], event: Coroutine[Any, Any, Any]) -> None:

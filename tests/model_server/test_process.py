@@ -12,8 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import orjson
 import pytest
+import skops.io
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from tests.model_server import support
 
 BODY = orjson.dumps(support.iris_body())
@@ -265,3 +270,18 @@ def test_logs_are_json_and_say_what_is_served(server: support.Process) -> None:
     messages = {entry["message"]: entry for entry in server.logs()}
     assert {"listening", "ready", "stopping", "drained"} <= messages.keys()
     assert messages["ready"]["model"] == "m"
+
+
+def test_a_model_that_warns_of_each_row_leaves_no_trace_in_the_log(tmp_path: Path) -> None:
+    model = make_pipeline(OneHotEncoder(handle_unknown="warn"), LogisticRegression())
+    path = tmp_path / "warns.skops"
+    skops.io.dump(model.fit(np.array([["Oslo"], ["Rome"]], dtype=object), [0, 1]), path)
+    body = support.infer_body(support.tensor([["Bern"]], datatype="BYTES"))
+    with pytest.warns(UserWarning, match="unknown categories"):
+        model.predict(np.array([["Bern"]], dtype=object))
+    with support.process("--model-path", str(path)) as server:
+        for _ in range(3):
+            assert httpx.post(f"{server.url}/v2/models/m/infer", json=body).status_code == 200
+        server.terminate()
+        server.wait_exit()
+        assert {entry["level"] for entry in server.logs()} == {"info"}
