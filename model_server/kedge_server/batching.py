@@ -1,9 +1,11 @@
-"""Hands requests to one worker thread, together when it was busy, never waiting when idle.
+"""Predicts requests together when there are many, never waiting when there is one.
 
 A lone request starts as soon as the event loop has looked at what else has already
 arrived. Requests that arrive while a batch is being predicted form the next batch, so
 batches grow by themselves exactly when there is load, and no time window has to be
-tuned. Everything here runs on the event loop except `_serve`.
+tuned. Batches go to one worker thread, so that the loop answers probes meanwhile, except
+for those that are over sooner than they could be handed over and back. Everything here
+runs on the event loop except `_serve`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,32 @@ from kedge_server.predicting import Outcome
 Run = Callable[[Sequence[protocol.InferRequest]], list[Outcome]]
 # Told a request and its outcome, on the event loop, never from within `submit`.
 Done = Callable[[protocol.InferRequest, Outcome], None]
+
+
+# A batch that takes no longer than this holds up the loop less than a hand-over to the worker and back would hold up its
+# answers: two switches of threads, each of which may have to wait for the interpreter's lock.
+BRIEF_SECONDS = 0.001
+
+
+class Durations:
+    """What batches of about the same number of rows took lately, rather at worst than on average.
+
+    One slow batch counts at once, and is forgotten over some dozens of quick ones.
+    """
+
+    def __init__(self) -> None:
+        # By the power of two that the number of rows lies below.
+        self._seconds: dict[int, float] = {}
+
+    def add(self, rows: int, seconds: float) -> None:
+        """Learns from a batch that has been predicted."""
+        size = rows.bit_length()
+        before = self._seconds.get(size, 0.0)
+        self._seconds[size] = max(seconds, before + 0.1 * (seconds - before))
+
+    def expected(self, rows: int) -> float:
+        """Returns what a batch of `rows` takes in seconds; infinite when there was none of that size."""
+        return self._seconds.get(rows.bit_length(), math.inf)
 
 
 class Job:
@@ -52,10 +80,10 @@ class Job:
 
 
 class Batcher:
-    """The queue in front of the worker thread.
+    """The queue in front of the model.
 
     Args:
-        run: Predicts a batch; called in the worker thread, must not raise.
+        run: Predicts a batch, on the loop or in the worker thread, one batch at a time; must not raise.
         max_batch_rows: A batch grows to this many rows; one larger request runs alone.
         max_queue_rows: More waiting rows than this are refused.
         timeout_seconds: A request's time from `submit` to its outcome.
@@ -82,6 +110,7 @@ class Batcher:
         self._starting = False
         self._batch_started = 0.0
         self._seconds_a_row = 0.0
+        self._durations = Durations()
         self._work: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="predict", daemon=True)
         self._thread.start()
@@ -172,13 +201,18 @@ class Batcher:
             rows += job.request.rows.count
         self.queued_rows -= rows
         self._running = batch
-        if batch:
-            self._batch_started = self._clock()
+        if not batch:
+            return
+        self._batch_started = self._clock()
+        if self._durations.expected(rows) <= BRIEF_SECONDS and all(job.request.rows.numeric for job in batch):
+            self._finish_batch(batch, self._run([job.request for job in batch]))
+        else:
             self._work.put(batch)
 
     def _finish_batch(self, batch: list[Job], outcomes: list[Outcome]) -> None:
         rows = sum(job.request.rows.count for job in batch)
         seconds = self._clock() - self._batch_started
+        self._durations.add(rows, seconds)
         self._seconds_a_row += 0.2 * (seconds / rows - self._seconds_a_row)
         self._running = []
         # Answers first: clients that ask again at once are then in the next batch.

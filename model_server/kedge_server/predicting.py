@@ -1,4 +1,4 @@
-"""Runs the estimator over the rows of several requests at once. Worker thread only.
+"""Runs the estimator over the rows of several requests at once. For one thread at a time.
 
 A request must not be answered otherwise because of its neighbours in a batch: when a
 batch fails, each of its requests is run alone and only those that fail alone fail.

@@ -62,6 +62,11 @@ class Rows:
     matrix: Array | None = None
     columns: tuple[Array, ...] | None = None
 
+    @property
+    def numeric(self) -> bool:
+        """Tells whether these are nothing but numbers: what they cost then follows from how many they are."""
+        return self.matrix is not None and self.matrix.dtype.kind == "f"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InferRequest:

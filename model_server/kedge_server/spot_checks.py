@@ -3,7 +3,7 @@
 A compiled form that was right on the golden rows can still be wrong somewhere else, so
 some live rows are predicted both ways. Their users get scikit-learn's answer. The
 first difference beyond the package's tolerance ends the compiled form for good: a
-server that knows itself to be wrong must not go on. Worker thread only.
+server that knows itself to be wrong must not go on. For one thread at a time.
 """
 
 from __future__ import annotations

@@ -102,6 +102,69 @@ async def test_a_cancelled_request_is_not_predicted() -> None:
     batcher.close()
 
 
+class Model:
+    """Takes as long as it is told on a clock of its own, and remembers in which threads it ran."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.takes = batching.BRIEF_SECONDS / 2
+        self.on_loop: list[bool] = []
+
+    def run(self, requests: Sequence[protocol.InferRequest]) -> list[predicting.Outcome]:
+        self.now += self.takes
+        self.on_loop.append(threading.current_thread() is threading.main_thread())
+        return [[("predict", np.zeros(r.rows.count))] for r in requests]
+
+    def clock(self) -> float:
+        return self.now
+
+
+async def test_what_was_brief_lately_is_predicted_without_a_change_of_threads() -> None:
+    model = Model()
+    batcher = make(model.run, clock=model.clock, timeout_seconds=1e6)
+    for _ in range(3):
+        assert isinstance(await ask(batcher, request()), list)
+    # Nothing is known of the first.
+    assert model.on_loop == [False, True, True]
+    assert batcher.idle
+    batcher.close()
+
+
+async def test_one_slow_batch_sends_its_like_to_the_worker_until_they_are_brief_again() -> None:
+    model = Model()
+    batcher = make(model.run, clock=model.clock, timeout_seconds=1e6)
+    await ask(batcher, request())
+    model.takes = 5 * batching.BRIEF_SECONDS
+    await ask(batcher, request())
+    model.takes = batching.BRIEF_SECONDS / 2
+    for _ in range(40):
+        await ask(batcher, request())
+    assert model.on_loop[:12] == [False, True, *[False] * 10]
+    assert model.on_loop[-1]
+    batcher.close()
+
+
+async def test_more_rows_than_have_been_brief_go_to_the_worker() -> None:
+    model = Model()
+    batcher = make(model.run, clock=model.clock, timeout_seconds=1e6)
+    for rows in (1, 1, 2, 3, 4):
+        await ask(batcher, request(rows))
+    assert model.on_loop == [False, True, False, True, False]
+    batcher.close()
+
+
+async def test_rows_that_are_not_just_numbers_always_go_to_the_worker() -> None:
+    model = Model()
+    batcher = make(model.run, clock=model.clock, timeout_seconds=1e6)
+    text = protocol.Rows(1, matrix=np.array(["a"], dtype=object))
+    frame = protocol.Rows(1, columns=(np.array([1.0]),))
+    for rows in (text, frame) * 2:
+        batcher.submit(protocol.InferRequest(None, rows, ("predict",)), lambda *_: None)
+        await support.wait_for(lambda: batcher.idle)
+    assert model.on_loop == [False] * 4
+    batcher.close()
+
+
 async def start(gate: Gate) -> None:
     """Returns when the worker is in its batch."""
     await support.wait_for(lambda: gate.entered.acquire(blocking=False))
