@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 from kedge_server import protocol
 from kedge_server.errors import ExpiredError, OverloadedError
+from kedge_server.pace import Pace
 from kedge_server.predicting import Outcome
 
 Run = Callable[[Sequence[protocol.InferRequest]], list[Outcome]]
@@ -27,30 +28,11 @@ Run = Callable[[Sequence[protocol.InferRequest]], list[Outcome]]
 Done = Callable[[protocol.InferRequest, Outcome], None]
 
 
-# A batch that takes no longer than this holds up the loop less than a hand-over to the worker and back would hold up its
-# answers: two switches of threads, each of which may have to wait for the interpreter's lock.
+# No batch should take longer, as far as can be foretold: whoever comes just after its start waits for all of it.
+BATCH_SECONDS = 0.05
+# One that takes no longer holds up the loop less than a hand-over to the worker and back would hold up its answers:
+# two changes of threads, each of which may have to wait for the interpreter's lock.
 BRIEF_SECONDS = 0.001
-
-
-class Durations:
-    """What batches of about the same number of rows took lately, rather at worst than on average.
-
-    One slow batch counts at once, and is forgotten over some dozens of quick ones.
-    """
-
-    def __init__(self) -> None:
-        # By the power of two that the number of rows lies below.
-        self._seconds: dict[int, float] = {}
-
-    def add(self, rows: int, seconds: float) -> None:
-        """Learns from a batch that has been predicted."""
-        size = rows.bit_length()
-        before = self._seconds.get(size, 0.0)
-        self._seconds[size] = max(seconds, before + 0.1 * (seconds - before))
-
-    def expected(self, rows: int) -> float:
-        """Returns what a batch of `rows` takes in seconds; infinite when there was none of that size."""
-        return self._seconds.get(rows.bit_length(), math.inf)
 
 
 class Job:
@@ -84,10 +66,11 @@ class Batcher:
 
     Args:
         run: Predicts a batch, on the loop or in the worker thread, one batch at a time; must not raise.
-        max_batch_rows: A batch grows to this many rows; one larger request runs alone.
+        max_batch_rows: A batch grows to this many rows, or to `BATCH_SECONDS`; one larger request runs alone.
         max_queue_rows: More waiting rows than this are refused.
         timeout_seconds: A request's time from `submit` to its outcome.
         clock: Monotonic seconds.
+        pace: What is known of the model's speed. Where nothing is, one request goes first.
     """
 
     def __init__(
@@ -98,6 +81,7 @@ class Batcher:
         max_queue_rows: int,
         timeout_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        pace: Pace | None = None,
     ) -> None:
         self._run = run
         self._max_batch_rows = max_batch_rows
@@ -109,8 +93,7 @@ class Batcher:
         self._running: list[Job] = []
         self._starting = False
         self._batch_started = 0.0
-        self._seconds_a_row = 0.0
-        self._durations = Durations()
+        self._pace = pace or Pace()
         self._work: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="predict", daemon=True)
         self._thread.start()
@@ -153,7 +136,7 @@ class Batcher:
 
     def retry_after_seconds(self) -> int:
         """Estimates when what waits now will be done, between 1 and 60 seconds."""
-        return min(60, max(1, math.ceil(self.queued_rows * self._seconds_a_row)))
+        return min(60, max(1, math.ceil(self.queued_rows * self._pace.seconds_a_row)))
 
     def expire(self) -> None:
         """Ends every request whose time is up; to be called a few times a second.
@@ -189,9 +172,10 @@ class Batcher:
         self._starting = False
         batch: list[Job] = []
         rows = 0
+        most = min(self._max_batch_rows, self._pace.rows_within(BATCH_SECONDS))
         while self._waiting:
             job = self._waiting[0]
-            if batch and rows + job.request.rows.count > self._max_batch_rows:
+            if batch and rows + job.request.rows.count > most:
                 break
             self._waiting.popleft()
             if job.over:
@@ -204,7 +188,7 @@ class Batcher:
         if not batch:
             return
         self._batch_started = self._clock()
-        if self._durations.expected(rows) <= BRIEF_SECONDS and all(job.request.rows.numeric for job in batch):
+        if self._pace.worst(rows) <= BRIEF_SECONDS and all(job.request.rows.numeric for job in batch):
             self._finish_batch(batch, self._run([job.request for job in batch]))
         else:
             self._work.put(batch)
@@ -212,8 +196,7 @@ class Batcher:
     def _finish_batch(self, batch: list[Job], outcomes: list[Outcome]) -> None:
         rows = sum(job.request.rows.count for job in batch)
         seconds = self._clock() - self._batch_started
-        self._durations.add(rows, seconds)
-        self._seconds_a_row += 0.2 * (seconds / rows - self._seconds_a_row)
+        self._pace.add(rows, seconds)
         self._running = []
         # Answers first: clients that ask again at once are then in the next batch.
         for job, outcome in zip(batch, outcomes, strict=True):

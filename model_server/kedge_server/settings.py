@@ -16,9 +16,9 @@ class Limits:
     # orjson needs about 5 ms for 1 MiB of numbers and the event loop waits for it,
     # so this is also the bound on how long one request can hold up a probe.
     max_body_bytes: int = 8 * MIB
-    # A forest of 100 trees takes 4.7 ms for one row, 9 for 500 and 15 for 1,600, so large
-    # batches pay. Beyond that the gain gets small, and the first requests wait for it.
-    max_batch_rows: int = 2048
+    # A forest of 100 trees takes 2.4 ms for one row, 13 for 1,600 and 23 for 6,400, so large batches pay.
+    # Models that take longer are bounded by time; this bounds the memory of a batch.
+    max_batch_rows: int = 8192
     # Rows that may wait. At 64 features of 8 bytes this is 4 MiB.
     max_queue_rows: int = 8192
     # After this a request is answered 503 (still waiting) or 504 (being predicted).

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from tests.model_server import support
 
-from kedge_server import batching, predicting, protocol
+from kedge_server import batching, pace, predicting, protocol
 from kedge_server.errors import ExpiredError, Fault, ModelError, OverloadedError
 from kedge_server.settings import Limits
 
@@ -41,8 +42,16 @@ def echo(requests: Sequence[protocol.InferRequest]) -> list[predicting.Outcome]:
 
 
 def make(run: batching.Run, **changes: Any) -> batching.Batcher:
-    options = {"max_batch_rows": 8, "max_queue_rows": 8, "timeout_seconds": 20.0} | changes
-    return batching.Batcher(run, **options)
+    """By default each batch takes too long for the loop, and little enough for many rows."""
+    clock = itertools.count(step=2 * batching.BRIEF_SECONDS).__next__
+    options: dict[str, Any] = {"max_batch_rows": 8, "max_queue_rows": 8, "timeout_seconds": 20.0}
+    return batching.Batcher(run, **(options | {"clock": clock, "pace": quick()} | changes))
+
+
+def quick() -> pace.Pace:
+    known = pace.Pace()
+    known.add(8, 2 * batching.BRIEF_SECONDS)
+    return known
 
 
 def ask(batcher: batching.Batcher, asked: protocol.InferRequest) -> asyncio.Future[predicting.Outcome]:
@@ -108,20 +117,24 @@ class Model:
     def __init__(self) -> None:
         self.now = 0.0
         self.takes = batching.BRIEF_SECONDS / 2
+        self.takes_a_row = 0.0
         self.on_loop: list[bool] = []
+        self.batches: list[int] = []
 
     def run(self, requests: Sequence[protocol.InferRequest]) -> list[predicting.Outcome]:
-        self.now += self.takes
+        self.now += self.takes + sum(r.rows.count for r in requests) * self.takes_a_row
         self.on_loop.append(threading.current_thread() is threading.main_thread())
+        self.batches.append(len(requests))
         return [[("predict", np.zeros(r.rows.count))] for r in requests]
 
-    def clock(self) -> float:
-        return self.now
+    def behind_a_batcher(self, **changes: Any) -> batching.Batcher:
+        options: dict[str, Any] = {"clock": lambda: self.now, "timeout_seconds": 1e6, "pace": None}
+        return make(self.run, **(options | changes))
 
 
 async def test_what_was_brief_lately_is_predicted_without_a_change_of_threads() -> None:
     model = Model()
-    batcher = make(model.run, clock=model.clock, timeout_seconds=1e6)
+    batcher = model.behind_a_batcher()
     for _ in range(3):
         assert isinstance(await ask(batcher, request()), list)
     # Nothing is known of the first.
@@ -132,7 +145,7 @@ async def test_what_was_brief_lately_is_predicted_without_a_change_of_threads() 
 
 async def test_one_slow_batch_sends_its_like_to_the_worker_until_they_are_brief_again() -> None:
     model = Model()
-    batcher = make(model.run, clock=model.clock, timeout_seconds=1e6)
+    batcher = model.behind_a_batcher()
     await ask(batcher, request())
     model.takes = 5 * batching.BRIEF_SECONDS
     await ask(batcher, request())
@@ -146,7 +159,7 @@ async def test_one_slow_batch_sends_its_like_to_the_worker_until_they_are_brief_
 
 async def test_more_rows_than_have_been_brief_go_to_the_worker() -> None:
     model = Model()
-    batcher = make(model.run, clock=model.clock, timeout_seconds=1e6)
+    batcher = model.behind_a_batcher()
     for rows in (1, 1, 2, 3, 4):
         await ask(batcher, request(rows))
     assert model.on_loop == [False, True, False, True, False]
@@ -155,13 +168,52 @@ async def test_more_rows_than_have_been_brief_go_to_the_worker() -> None:
 
 async def test_rows_that_are_not_just_numbers_always_go_to_the_worker() -> None:
     model = Model()
-    batcher = make(model.run, clock=model.clock, timeout_seconds=1e6)
+    batcher = model.behind_a_batcher()
     text = protocol.Rows(1, matrix=np.array(["a"], dtype=object))
     frame = protocol.Rows(1, columns=(np.array([1.0]),))
     for rows in (text, frame) * 2:
         batcher.submit(protocol.InferRequest(None, rows, ("predict",)), lambda *_: None)
         await support.wait_for(lambda: batcher.idle)
     assert model.on_loop == [False] * 4
+    batcher.close()
+
+
+async def ask_together(batcher: batching.Batcher, count: int) -> None:
+    await asyncio.gather(*(ask(batcher, request()) for _ in range(count)))
+
+
+async def test_batches_grow_no_further_than_a_batch_may_take() -> None:
+    model = Model()
+    model.takes, model.takes_a_row = 0.0, batching.BATCH_SECONDS / 10.5
+    batcher = model.behind_a_batcher(max_batch_rows=1000, max_queue_rows=1000)
+    await ask_together(batcher, 31)
+    # Of a model of which nothing is known, one row tells the first thing.
+    assert model.batches == [1, 10, 10, 10]
+    batcher.close()
+
+
+async def test_a_model_that_takes_as_long_for_many_rows_as_for_one_soon_gets_all_at_once() -> None:
+    model = Model()
+    model.takes = batching.BATCH_SECONDS / 10
+    batcher = model.behind_a_batcher(max_batch_rows=1000, max_queue_rows=1000)
+    for _ in range(4):
+        await ask_together(batcher, 500)
+    assert model.batches[-1] == 500
+    batcher.close()
+
+
+async def test_a_single_stall_does_not_keep_batches_small() -> None:
+    model = Model()
+    batcher = model.behind_a_batcher(max_batch_rows=1000, max_queue_rows=1000)
+    await ask_together(batcher, 100)
+    model.takes = 100 * batching.BATCH_SECONDS
+    await ask(batcher, request())
+    model.takes = 2 * batching.BRIEF_SECONDS
+    del model.batches[:]
+    for _ in range(20):
+        await ask_together(batcher, 100)
+    assert model.batches[0] < 100
+    assert model.batches[-1] == 100
     batcher.close()
 
 
