@@ -101,9 +101,12 @@ def measure(folder: Path, model: str, fitted: Any, options: argparse.Namespace) 
             server.stop()
 
 
-def _summary(rounds: list[dict[str, float]]) -> dict[str, float]:
+def _summary(rounds: list[dict[str, float]]) -> dict[str, Any]:
+    speeds = [r["requests"] / r["microseconds"] * 1e6 for r in rounds]
     return {
-        "requestsPerSecond": statistics.median(r["requests"] / r["microseconds"] * 1e6 for r in rounds),
+        "requestsPerSecond": statistics.median(speeds),
+        # For ratios of servers within each round, from which what the machine did meanwhile drops out.
+        "requestsPerSecondByRound": [round(speed, 1) for speed in speeds],
         "requestsPerCpuSecond": statistics.median(r["requests"] / max(r["cpuSeconds"], 0.01) for r in rounds),
         "p50Milliseconds": statistics.median(r["p50"] for r in rounds) / 1000,
         "p99Milliseconds": statistics.median(r["p99"] for r in rounds) / 1000,

@@ -21,8 +21,8 @@ from pathlib import Path
 import httpx
 import orjson
 import skops.io
-from sklearn.ensemble import RandomForestClassifier
 from benchmarks.serving.servers import CLIENT_CORE, SERVER_CORE
+from sklearn.ensemble import RandomForestClassifier
 from tests.model_server import support
 
 TREES = 300
@@ -61,7 +61,7 @@ def main() -> None:
         skops.io.dump(RandomForestClassifier(TREES, random_state=0).fit(support.IRIS, support.IRIS_LABELS), path)
         arguments = ("--model-path", str(path), "--max-batch-rows", "1", "--max-queue-rows", "20")
         with support.process(*arguments) as server:
-            assert server.process.pid is not None  # noqa: S101 - it has been started
+            assert server.process.pid is not None
             os.sched_setaffinity(0, {CLIENT_CORE})
             for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), {SERVER_CORE})
