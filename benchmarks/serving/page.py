@@ -187,7 +187,7 @@ def _limits() -> str:
 def ratio(cell: Cell, server: str, other: str) -> float:
     """Returns the throughput of `server` over that of `other`: the median of each round's ratio."""
     rounds: Iterable[list[float]] = (cell["servers"][name]["requestsPerSecondByRound"] for name in (server, other))
-    return statistics.median(a / b for a, b in zip(*rounds, strict=True))
+    return float(statistics.median(a / b for a, b in zip(*rounds, strict=True)))
 
 
 def _name(cell: Cell) -> str:
