@@ -28,7 +28,7 @@ Run = Callable[[Sequence[protocol.InferRequest]], list[Outcome]]
 Done = Callable[[protocol.InferRequest, Outcome], None]
 
 
-# No batch should take longer, as far as can be foretold: whoever comes just after its start waits for all of it.
+# No batch should take longer unless it pays: whoever comes just after its start waits for all of it.
 BATCH_SECONDS = 0.05
 # One that takes no longer holds up the loop less than a hand-over to the worker and back would hold up its answers:
 # two changes of threads, each of which may have to wait for the interpreter's lock.
@@ -172,7 +172,7 @@ class Batcher:
         self._starting = False
         batch: list[Job] = []
         rows = 0
-        most = min(self._max_batch_rows, self._pace.rows_within(BATCH_SECONDS))
+        most = min(self._max_batch_rows, self._pace.rows_at_once(BATCH_SECONDS))
         while self._waiting:
             job = self._waiting[0]
             if batch and rows + job.request.rows.count > most:

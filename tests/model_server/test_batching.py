@@ -117,12 +117,11 @@ class Model:
     def __init__(self) -> None:
         self.now = 0.0
         self.takes = batching.BRIEF_SECONDS / 2
-        self.takes_a_row = 0.0
         self.on_loop: list[bool] = []
         self.batches: list[int] = []
 
     def run(self, requests: Sequence[protocol.InferRequest]) -> list[predicting.Outcome]:
-        self.now += self.takes + sum(r.rows.count for r in requests) * self.takes_a_row
+        self.now += self.takes
         self.on_loop.append(threading.current_thread() is threading.main_thread())
         self.batches.append(len(requests))
         return [[("predict", np.zeros(r.rows.count))] for r in requests]
@@ -182,38 +181,11 @@ async def ask_together(batcher: batching.Batcher, count: int) -> None:
     await asyncio.gather(*(ask(batcher, request()) for _ in range(count)))
 
 
-async def test_batches_grow_no_further_than_a_batch_may_take() -> None:
+async def test_of_a_model_of_which_nothing_is_known_one_row_is_predicted_first() -> None:
     model = Model()
-    model.takes, model.takes_a_row = 0.0, batching.BATCH_SECONDS / 10.5
     batcher = model.behind_a_batcher(max_batch_rows=1000, max_queue_rows=1000)
     await ask_together(batcher, 31)
-    # Of a model of which nothing is known, one row tells the first thing.
-    assert model.batches == [1, 10, 10, 10]
-    batcher.close()
-
-
-async def test_a_model_that_takes_as_long_for_many_rows_as_for_one_soon_gets_all_at_once() -> None:
-    model = Model()
-    model.takes = batching.BATCH_SECONDS / 10
-    batcher = model.behind_a_batcher(max_batch_rows=1000, max_queue_rows=1000)
-    for _ in range(4):
-        await ask_together(batcher, 500)
-    assert model.batches[-1] == 500
-    batcher.close()
-
-
-async def test_a_single_stall_does_not_keep_batches_small() -> None:
-    model = Model()
-    batcher = model.behind_a_batcher(max_batch_rows=1000, max_queue_rows=1000)
-    await ask_together(batcher, 100)
-    model.takes = 100 * batching.BATCH_SECONDS
-    await ask(batcher, request())
-    model.takes = 2 * batching.BRIEF_SECONDS
-    del model.batches[:]
-    for _ in range(20):
-        await ask_together(batcher, 100)
-    assert model.batches[0] < 100
-    assert model.batches[-1] == 100
+    assert model.batches == [1, 3, 7, 15, 5]
     batcher.close()
 
 
