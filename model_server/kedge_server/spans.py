@@ -115,7 +115,7 @@ class Spans:
         return traced
 
     def around_run(self, run: batching.Run) -> batching.Run:
-        """Returns what predicts a batch and notes when, in the worker thread."""
+        """Returns what predicts a batch and notes when."""
 
         def noting(requests: Sequence[protocol.InferRequest]) -> list[predicting.Outcome]:
             started = time.time_ns()
