@@ -180,6 +180,8 @@ def _limits() -> str:
   gains nothing from batching; the column with one connection shows that.
 - wrk opens its connections at the start of each turn. Where a server takes seconds for all of them, its first answers
   are in its p99.
+- BentoML's adaptive batching waits for more where few clients send a hundred rows each; without batching, which is not
+  measured here, it would not.
 - FastAPI, BentoML and LitServe have no Open Inference Protocol; they are asked in a plain form of their own.
 """
 
