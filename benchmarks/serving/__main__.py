@@ -115,11 +115,11 @@ def _summary(rounds: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def _line(cell: dict[str, Any]) -> str:
-    minimal = cell["servers"].get("minimal", {}).get("requestsPerSecond", float("nan"))
     parts = [f"{cell['model']} rows={cell['rows']} connections={cell['connections']} bare={cell['bare']:.0f}/s"]
     for name, s in cell["servers"].items():
+        ratio = page.ratio(cell, name, "minimal") if "minimal" in cell["servers"] else float("nan")
         parts.append(
-            f"  {name}: {s['requestsPerSecond']:.0f}/s = {s['requestsPerSecond'] / minimal:.2f} R,"
+            f"  {name}: {s['requestsPerSecond']:.0f}/s = {ratio:.2f} R,"
             f" {s['requestsPerCpuSecond']:.0f} per CPU second,"
             f" p50 {s['p50Milliseconds']:.1f} p99 {s['p99Milliseconds']:.1f} ms, errors {s['errors']:.0f}"
         )
