@@ -177,14 +177,10 @@ async def test_rows_that_are_not_just_numbers_always_go_to_the_worker() -> None:
     batcher.close()
 
 
-async def ask_together(batcher: batching.Batcher, count: int) -> None:
-    await asyncio.gather(*(ask(batcher, request()) for _ in range(count)))
-
-
 async def test_of_a_model_of_which_nothing_is_known_one_row_is_predicted_first() -> None:
     model = Model()
     batcher = model.behind_a_batcher(max_batch_rows=1000, max_queue_rows=1000)
-    await ask_together(batcher, 31)
+    await asyncio.gather(*(ask(batcher, request()) for _ in range(31)))
     assert model.batches == [1, 3, 7, 15, 5]
     batcher.close()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kedge_server import pace
 
 SECONDS = 0.05
-# Larger than any batch that has to be refused below.
+# More than fit into any batch that should be refused.
 WAITING = 8192
 
 
