@@ -9,7 +9,7 @@ compiler=$(mktemp -d)
 trap 'rm -rf "$compiler"' EXIT
 
 "$python" -m pip install --quiet --disable-pip-version-check --no-compile --target "$compiler" \
-    --require-hashes --only-binary :all: -r "$root/requirements/compiler.txt"
+    --no-deps --require-hashes --only-binary :all: -r "$root/requirements/compiler.txt"
 # For the architecture as such: the code asks at run time what more the processor can do.
 PYTHONPATH=$compiler ZIG_GLOBAL_CACHE_DIR=$compiler/cache ZIG_LOCAL_CACHE_DIR=$compiler/cache \
     "$python" -m ziglang cc -mcpu=baseline -O3 -Wall -Wextra -Werror -fPIC -shared -nostdlib -s \

@@ -17,5 +17,8 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
 fi
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 echo "installing the pinned Python packages into $folder"
-"$folder/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+# The file names the whole closure. Resolving it again would fail on the day that a newer release of a package appears
+# which another one asks for with an extra: pip takes that extra for a requirement without a pin.
+"$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+"$folder/bin/pip" check --disable-pip-version-check >/dev/null
