@@ -21,4 +21,4 @@ echo "installing the pinned Python packages into $folder"
 # which another one asks for with an extra: pip takes that extra for a requirement without a pin.
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-"$folder/bin/pip" check --disable-pip-version-check >/dev/null
+problems=$("$folder/bin/pip" check --disable-pip-version-check) || { echo "$problems" >&2; exit 1; }
