@@ -8,6 +8,7 @@ of a pod's lives before a restart add exactly, which statistics such as a PSI do
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class Bins:
         """Tells whether the bins are ranges."""
         return not self.categories
 
-    @property
+    @functools.cached_property
     def labels(self) -> tuple[str, ...]:
         """Returns a label a bin: a range's upper edge or a category; what is missing comes last."""
         if self.numeric:

@@ -43,7 +43,10 @@ class Quality:
         self._pending: list[tuple[protocol.Rows, list[protocol.Output]]] = []
         self._pending_rows = 0
         self._counts = {bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in self._categorical}
-        self._output_counts = {bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in profile.outputs}
+        self._number_outputs = {bins.name: counting.Counter([bins]) for bins in profile.outputs if bins.numeric}
+        self._label_outputs = {
+            bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in profile.outputs if not bins.numeric
+        }
         self._invalid_rows = 0
 
     def remember(self, rows: protocol.Rows, outputs: list[protocol.Output]) -> None:
@@ -59,7 +62,8 @@ class Quality:
         with self._lock:
             self._flush()
             features = self._feature_counts()
-            outputs = {name: counts.copy() for name, counts in self._output_counts.items()}
+            outputs = {name: counts.copy() for name, counts in self._label_outputs.items()}
+            outputs.update((name, counter.counts(0)) for name, counter in self._number_outputs.items())
             rest_missing, invalid = self._counter.missing(self._rest), self._invalid_rows
         profile = self._profile
         yield (
@@ -151,12 +155,16 @@ class Quality:
             arrays = [array for name, array in outputs if name == bins.name]
             if not arrays:
                 continue
-            self._output_counts[bins.name] += _count_output(bins, np.concatenate(arrays))
+            array = np.concatenate(arrays)
+            if not bins.numeric:
+                self._label_outputs[bins.name] += _count_labels(bins, array)
+            elif (values := profiles.scalar(bins.name, array)) is not None:
+                self._number_outputs[bins.name].add(profiles.as_numbers(values).reshape(-1, 1))
 
 
-def _count_output(bins: profiles.Bins, array: protocol.Array) -> protocol.Array:
-    """Counts answers over `bins`; whole numbers are labels, of which there are few."""
-    if array.ndim == 1 and array.dtype.kind in "iub" and not bins.numeric:
+def _count_labels(bins: profiles.Bins, array: protocol.Array) -> protocol.Array:
+    """Counts answers over categories; whole numbers are labels, of which there are few."""
+    if array.ndim == 1 and array.dtype.kind in "iub":
         labels, times = np.unique(array, return_counts=True)
         found = profiles.place(bins, labels.astype(str).astype(object))
         return np.bincount(found, weights=times, minlength=len(bins.labels)).astype(np.int64)
