@@ -12,6 +12,7 @@ import random
 import time
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http import httptools_impl
 
 from kedge_server import encoding, express, protocol
@@ -66,6 +67,8 @@ class Connection(httptools_impl.HttpToolsProtocol):
     requests = 0
     _header_bytes = 0
     _in_header = False
+    # Whether a request came to its end in the piece of data that is being parsed.
+    _ended_one = False
 
     def connection_made(self, transport: Any) -> None:
         """Starts the connection's age."""
@@ -79,14 +82,32 @@ class Connection(httptools_impl.HttpToolsProtocol):
         """Feeds the parser, and bounds what it may keep of a header."""
         if self.transport.is_closing():
             return
-        self.idle_since = None
-        if self.receiving_since is None and (self.cycle is None or self.cycle.response_complete):
-            self.receiving_since = time.monotonic()
-        super().data_received(data)
-        if self._in_header:
+        self._ended_one = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._stay(data[exc.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        # Where a header begins in a piece that also ends another request is not known; such a piece is not counted.
+        if self._in_header and not self._ended_one:
             self._header_bytes += len(data)
             if self._header_bytes > self.max_header_bytes:
                 self._refuse(b"431 Request Header Fields Too Large", "the headers are too large")
+
+    def _stay(self, rest: bytes) -> None:
+        """Reads a request again without its wish for another protocol, which a server may ignore (RFC 9110, 7.8).
+
+        The parser leaves the body of such a request unread. Java's HttpClient wishes for HTTP/2 by default.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(b"400 Bad Request", "CONNECT is not served")
+            return
+        head = [b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())]
+        head += [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join((*head, b"\r\n", rest)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Lets go of what refers back to the connection.
@@ -108,6 +129,7 @@ class Connection(httptools_impl.HttpToolsProtocol):
         super().on_message_begin()
         self._in_header = True
         self._header_bytes = 0
+        self.idle_since = None
         if self.receiving_since is None:
             self.receiving_since = time.monotonic()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
@@ -117,6 +139,8 @@ class Connection(httptools_impl.HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Starts the request, on the short way if it is a plain one."""
         self._in_header = False
+        if self.parser.should_upgrade():
+            return
         self.requests += 1
         handler = self.handler
         if (
@@ -142,6 +166,9 @@ class Connection(httptools_impl.HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Ends the receiving of the request."""
+        self._ended_one = True
+        if self.parser.should_upgrade():
+            return
         self.receiving_since = None
         exchange = self.cycle
         if isinstance(exchange, express.Exchange):
@@ -176,6 +203,12 @@ class Connection(httptools_impl.HttpToolsProtocol):
         return self.receiving_since is not None or not (self.cycle is None or self.cycle.response_complete)
 
     @property
+    def answering(self) -> bool:
+        """Tells whether a request that has come whole waits for its answer."""
+        cycle = self.cycle
+        return bool(self.pipeline) or not (cycle is None or cycle.response_complete or cycle.more_body)
+
+    @property
     def gone(self) -> bool:
         """Tells whether nothing that is sent now can arrive."""
         return bool(self.transport.is_closing())
@@ -184,7 +217,13 @@ class Connection(httptools_impl.HttpToolsProtocol):
         """Ends the connection when it has been idle, or its request been coming in, for too long."""
         if self.idle_since is not None and now - self.idle_since > IDLE_SECONDS:
             self.close_idle()
+        # Whoever connects has something to ask.
+        if not self.requests and now - self.opened_at > self.receive_timeout_seconds:
+            self.close_idle()
         if self.receiving_since is None or now - self.receiving_since < self.receive_timeout_seconds:
+            return
+        # The answer to what came before goes out first, and in time: the model's time is bounded too.
+        if self.answering:
             return
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             return

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 Pairs = Sequence[tuple[bytes, bytes]]
 
 # With one of these a request is not plain.
-_SPECIAL = frozenset((b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"))
+_SPECIAL = frozenset((b"transfer-encoding", b"content-encoding", b"expect"))
 
 
 class _NoEvent:

@@ -213,6 +213,46 @@ async def test_an_idle_connection_ends_after_its_time_and_a_waiting_one_does_not
     assert transport.closed
 
 
+async def test_whoever_connects_and_never_asks_is_let_go(
+    direct: tuple[Later, Transport, connections.Connection],
+) -> None:
+    _, transport, connection = direct
+    connection.sweep(time.monotonic())
+    assert not transport.closed
+    connection.data_received(b"\r\n")
+    connection.sweep(time.monotonic() + connection.receive_timeout_seconds + 1.0)
+    assert transport.closed
+    assert transport.written == b""
+
+
+async def test_the_time_of_a_request_starts_with_its_first_byte_and_not_with_a_blank_line_before(
+    direct: tuple[Later, Transport, connections.Connection],
+) -> None:
+    handler, transport, connection = direct
+    connection.data_received(request(b"{}"))
+    handler.exchanges[0].send(200, (), b"{}", last=False)
+    connection.data_received(b"\r\n")
+    connection.sweep(time.monotonic() + connection.receive_timeout_seconds + 1.0)
+    assert not transport.closed
+    before = time.monotonic()
+    connection.data_received(request(b"{}"))
+    assert handler.exchanges[1].arrived >= before
+
+
+async def test_a_request_that_came_whole_is_answered_though_the_next_one_is_late(
+    direct: tuple[Later, Transport, connections.Connection],
+) -> None:
+    handler, transport, connection = direct
+    connection.data_received(request(b"{}") + b"POST /v2/mod")
+    late = time.monotonic() + connection.receive_timeout_seconds + 1.0
+    connection.sweep(late)
+    assert transport.written == b""
+    handler.exchanges[0].send(200, (), b"{}", last=False)
+    connection.sweep(late)
+    assert transport.written.count(b"HTTP/1.1") == 2
+    assert b"408 Request Timeout" in transport.written
+
+
 async def test_nothing_is_written_to_a_client_that_has_gone(
     direct: tuple[Later, Transport, connections.Connection],
 ) -> None:

@@ -185,6 +185,39 @@ def test_reads_a_request_that_comes_in_pieces_and_two_that_come_at_once(server: 
             text += _receive(connection)
 
 
+def test_a_large_body_does_not_count_as_the_next_request_s_header(iris_file: Path) -> None:
+    body = BODY + b" " * 150_000
+    whole = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: m\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with (
+        support.process("--model-path", str(iris_file)) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+    ):
+        connection.sendall(whole + whole[:40])
+        assert _read_answer(connection)[1] == 200
+        connection.sendall(whole[40:])
+        assert _read_answer(connection)[1] == 200
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_wish_for_another_protocol_is_ignored(server: support.Process, protocol: bytes, pieces: int) -> None:
+    head = (
+        b"POST /v2/models/m/infer HTTP/1.1\r\nhost: m\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: %b\r\n"
+        b"http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\ncontent-length: %d\r\n\r\n"
+    ) % (protocol, len(BODY))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        for _ in range(2):
+            if pieces == 1:
+                connection.sendall(head + BODY)
+            else:
+                connection.sendall(head)
+                support.wait_until(lambda: httpx.get(f"{server.url}/v2/health/live").status_code == 200)
+                connection.sendall(BODY)
+            assert _read_answer(connection)[1] == 200
+        connection.sendall(b"CONNECT example.com:443 HTTP/1.1\r\nhost: m\r\n\r\n")
+        assert _read_answer(connection)[1] == 400
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
