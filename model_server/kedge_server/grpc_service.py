@@ -16,7 +16,7 @@ from google.protobuf import message  # type: ignore[import-untyped]
 from open_inference.grpc import protocol as messages
 from open_inference.grpc import service
 
-from kedge_server import dataplane, decoding, encoding, protocol
+from kedge_server import dataplane, decoding, encoding, protocol, sockets
 from kedge_server.errors import ClientError, Fault, OverloadedError, RequestError
 from kedge_server.settings import Settings
 from kedge_server.signature import Signature
@@ -50,8 +50,11 @@ _STATUSES = {
 _SERVICE = "inference.GRPCInferenceService"
 # gRPC refuses by itself, uncounted, what is larger than this many times the limit.
 _RECEIVE_FACTOR = 4
-# Added to a connection's age for the calls that it still carries.
-_AGE_GRACE_MILLISECONDS = 10_000
+# A connection's client is told in good time to open another one, and a drain waits for that.
+_MAX_CONNECTION_AGE_SECONDS = 10.0
+# gRPC spreads the age by 10 % by itself.
+_LONGEST_AGE = 1.1
+_POLL_SECONDS = 0.02
 
 
 class _Service(service.GRPCInferenceServiceServicer):
@@ -97,8 +100,11 @@ class _Service(service.GRPCInferenceServiceServicer):
         try:
             request = self._parsed(raw)
             self._plane.check_names(request.model_name, request.model_version)
-            decoded, outputs = await self._plane.predict(lambda signature: _decode(request, signature))
-            return self._response(request, decoded, outputs)
+            decoded, outcome = await self._plane.predict(lambda signature: _decode(request, signature), len(raw))
+            if isinstance(outcome, RequestError):
+                fault = outcome.fault
+                return outcome
+            return self._response(request, decoded, outcome)
         except RequestError as exc:
             fault = exc.fault
             return exc
@@ -187,8 +193,8 @@ def _contents(tensor: Any, position: int) -> list[Any]:
         raise ClientError(f"inputs[{position}].contents.bytes_contents is not UTF-8") from exc
 
 
-def start(plane: dataplane.Dataplane, settings: Settings, interceptors: Sequence[Any] = ()) -> tuple[Any, int]:
-    """Makes a gRPC server on `settings.grpc_port`; returns it, not yet started, and its port.
+class Server:
+    """The gRPC server of one process.
 
     Args:
         plane: Does what the calls ask for.
@@ -198,26 +204,53 @@ def start(plane: dataplane.Dataplane, settings: Settings, interceptors: Sequence
     Raises:
         OSError: The port cannot be had.
     """
-    server = grpc.aio.server(
-        interceptors=interceptors,
-        options=[
-            ("grpc.max_receive_message_length", _RECEIVE_FACTOR * settings.limits.max_body_bytes),
-            # gRPC spreads this by 10 % by itself.
-            ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
-            ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MILLISECONDS),
-            ("grpc.so_reuseport", 0),
-        ],
-    )
-    servicer = _Service(plane)
-    infer = grpc.unary_unary_rpc_method_handler(
-        servicer.ModelInfer, response_serializer=messages.ModelInferResponse.SerializeToString
-    )
-    # The first handler that knows a method has it, so this one comes before the generated ones.
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"ModelInfer": infer}),))
-    service.add_GRPCInferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    try:
-        port: int = server.add_insecure_port(f"{host}:{settings.grpc_port}")
-    except RuntimeError as exc:
-        raise OSError(f"gRPC cannot listen on {host}:{settings.grpc_port}: {exc}") from exc
-    return server, port
+
+    def __init__(self, plane: dataplane.Dataplane, settings: Settings, interceptors: Sequence[Any] = ()) -> None:
+        self._call_seconds = settings.limits.request_timeout_seconds
+        self._age_seconds = min(settings.max_connection_age_seconds, _MAX_CONNECTION_AGE_SECONDS)
+        self._server = grpc.aio.server(
+            interceptors=interceptors,
+            options=[
+                ("grpc.max_receive_message_length", _RECEIVE_FACTOR * settings.limits.max_body_bytes),
+                ("grpc.max_connection_age_ms", int(self._age_seconds * 1000)),
+                # For the calls that a connection still carries.
+                ("grpc.max_connection_age_grace_ms", int(self._call_seconds * 1000)),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        servicer = _Service(plane)
+        infer = grpc.unary_unary_rpc_method_handler(
+            servicer.ModelInfer, response_serializer=messages.ModelInferResponse.SerializeToString
+        )
+        # The first handler that knows a method has it, so this one comes before the generated ones.
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"ModelInfer": infer}),))
+        service.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            self.port: int = self._server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        except RuntimeError as exc:
+            raise OSError(f"gRPC cannot listen on {host}:{settings.grpc_port}: {exc}") from exc
+
+    async def start(self) -> None:
+        """Begins to take calls."""
+        await self._server.start()
+
+    async def drain(self) -> None:
+        """Takes no new connections, lets those that there are end, and then stops.
+
+        gRPC cancels calls that come in while it is stopping, and it has no way to tell clients of that beforehand
+        but the age of their connections.
+        """
+        listener = sockets.listening(self.port)
+        if listener is not None:
+            with listener:
+                sockets.refuse_new_connections(listener)
+                await asyncio.sleep(sockets.HANDSHAKE_SECONDS)
+        deadline = time.monotonic() + _LONGEST_AGE * self._age_seconds + self._call_seconds
+        while sockets.connected(self.port) and time.monotonic() < deadline:  # noqa: ASYNC110 - there is nothing to wait on
+            await asyncio.sleep(_POLL_SECONDS)
+        await self._server.stop(self._call_seconds)
+
+    async def stop(self) -> None:
+        """Stops at once."""
+        await self._server.stop(None)

@@ -43,8 +43,6 @@ from kedge_server.settings import Settings
 _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.25
-# How long handshakes that began before new connections were refused may take.
-_HANDSHAKE_SECONDS = 0.1
 # A connection accepted at the very end gets this long to send the request it came for.
 _LAST_REQUEST_SECONDS = 1.0
 _POLL_SECONDS = 0.02
@@ -127,9 +125,9 @@ class _Life:
         from kedge_server import grpc_service  # noqa: PLC0415 - most servers go without it
 
         interceptors = [] if self._spans is None else [self._spans.interceptor()]
-        self._grpc, port = grpc_service.start(self._plane, self._settings, interceptors)
-        await self._grpc.start()
-        return port
+        self._grpc = server = grpc_service.Server(self._plane, self._settings, interceptors)
+        await server.start()
+        return server.port
 
     async def _load(self) -> bool:
         """Loads and proves the model; False when a signal came first.
@@ -158,6 +156,7 @@ class _Life:
             run,
             max_batch_rows=limits.max_batch_rows,
             max_queue_rows=limits.max_queue_rows,
+            max_queue_bytes=limits.max_queue_bytes,
             timeout_seconds=limits.request_timeout_seconds,
         )
         batcher.on_batch = self._metrics.predicted
@@ -200,14 +199,12 @@ class _Life:
             async with asyncio.timeout(self._settings.drain_seconds):
                 await self._hurry.wait()
         if sockets.refuse_new_connections(self._listener):
-            await asyncio.sleep(_HANDSHAKE_SECONDS)
+            await asyncio.sleep(sockets.HANDSHAKE_SECONDS)
         for server in self._server.servers:
             server.close()
         closed_at = time.monotonic()
         limits = self._settings.limits
-        if self._grpc is not None:
-            # Tells clients to connect elsewhere, and waits for the calls under way.
-            await self._grpc.stop(limits.request_timeout_seconds)
+        drained = asyncio.ensure_future(self._grpc.drain()) if self._grpc is not None else None
         deadline = closed_at + limits.request_timeout_seconds + limits.receive_timeout_seconds
         while (left := self._connections()) and time.monotonic() < deadline:
             for connection in left:
@@ -215,11 +212,13 @@ class _Life:
                 if connection.requests or time.monotonic() - closed_at > _LAST_REQUEST_SECONDS:
                     connection.close_idle()
             await asyncio.sleep(_POLL_SECONDS)
+        if drained is not None:
+            await drained
         _log.info("drained", extra={"connections_left": len(self._connections())})
 
     async def _end(self, serving: asyncio.Task[None]) -> None:
         if self._grpc is not None:
-            await self._grpc.stop(None)
+            await self._grpc.stop()
         self._server.should_exit = True
         self._server.force_exit = True
         await serving

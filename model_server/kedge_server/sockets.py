@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import socket
 import struct
 import sys
+from pathlib import Path
 
 # From <asm-generic/socket.h>; the socket module does not have it.
 _SO_ATTACH_FILTER = 26
 _TCP_FLAGS_OFFSET = 13
+# As /proc/net/tcp has it.
+_ESTABLISHED = "01"
+# How long handshakes that began before new connections were refused may take.
+HANDSHAKE_SECONDS = 0.1
 _SYN = 0x02
 _ACCEPT_WHOLE_PACKET = 0xFFFFFFFF
 # Classic BPF, see https://www.kernel.org/doc/html/latest/networking/filter.html
@@ -41,6 +47,27 @@ def bind(host: str, port: int, backlog: int = 2048) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def listening(port: int) -> socket.socket | None:
+    """Returns a duplicate of this process's listening TCP socket at `port`, whoever made it; None off Linux."""
+    for entry in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found = socket.socket(fileno=os.dup(int(entry.name)))
+            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == port:
+                return found
+            found.close()
+    return None
+
+
+def connected(port: int) -> int:
+    """Returns how many TCP connections to a local `port` are open on both sides; 0 off Linux."""
+    ours = f":{port:04X}"
+    return sum(
+        fields[1].endswith(ours) and fields[3] == _ESTABLISHED
+        for table in Path("/proc/self/net").glob("tcp*")
+        for fields in map(str.split, table.read_text().splitlines())
+    )
 
 
 def refuse_new_connections(listener: socket.socket) -> bool:

@@ -6,8 +6,11 @@ one registry, so they live in the server's process only.
 
 from __future__ import annotations
 
+import itertools
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -111,6 +114,41 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         made = Server(process, port)
         yield made
         made.close()
+
+
+def test_sigterm_under_load_loses_no_call(iris_file: Path) -> None:
+    request = messages.ModelInferRequest(model_name="m")
+    request.inputs.add(name="x", datatype="FP64", shape=[1, 4]).contents.fp64_contents.extend([5.0] * 4)
+    content = request.SerializeToString()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    answered, lost = itertools.count(), []
+
+    def call_again_and_again() -> None:
+        # Each its own connection.
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            while True:
+                try:
+                    infer(content, timeout=20)
+                except grpc.RpcError as exc:
+                    if "failed to connect" not in exc.details():
+                        lost.append(exc.details())
+                    return
+                next(answered)
+
+    options = ("--max-connection-age-seconds", "1", "--drain-seconds", "0.5", "--grpc-port", str(port))
+    with support.process("--model-path", str(iris_file), *options) as process:
+        clients = [threading.Thread(target=call_again_and_again) for _ in range(8)]
+        for client in clients:
+            client.start()
+        support.wait_until(lambda: next(answered) > 50)
+        process.terminate()
+        assert process.wait_exit() == 0
+        for client in clients:
+            client.join()
+    assert lost == []
 
 
 LARGE = "x" * (MAX_BODY_BYTES + 1)
