@@ -38,11 +38,12 @@ BRIEF_SECONDS = 0.001
 class Job:
     """One request between its arrival and its outcome."""
 
-    __slots__ = ("_done", "deadline", "request")
+    __slots__ = ("_done", "deadline", "request", "size")
 
-    def __init__(self, request: protocol.InferRequest, done: Done, deadline: float) -> None:
+    def __init__(self, request: protocol.InferRequest, done: Done, deadline: float, size: int) -> None:
         self.request = request
         self.deadline = deadline
+        self.size = size
         self._done: Done | None = done
 
     @property
@@ -68,6 +69,7 @@ class Batcher:
         run: Predicts a batch, on the loop or in the worker thread, one batch at a time; must not raise.
         max_batch_rows: A batch grows to this many rows, or to `BATCH_SECONDS`; one larger request runs alone.
         max_queue_rows: More waiting rows than this are refused.
+        max_queue_bytes: So are more bytes, as they came, than this.
         timeout_seconds: A request's time from `submit` to its outcome.
         clock: Monotonic seconds.
         pace: What is known of the model's speed. Where nothing is, one request goes first.
@@ -79,6 +81,7 @@ class Batcher:
         *,
         max_batch_rows: int,
         max_queue_rows: int,
+        max_queue_bytes: int,
         timeout_seconds: float,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace | None = None,
@@ -86,6 +89,7 @@ class Batcher:
         self._run = run
         self._max_batch_rows = max_batch_rows
         self._max_queue_rows = max_queue_rows
+        self._max_queue_bytes = max_queue_bytes
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -98,6 +102,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._serve, name="predict", daemon=True)
         self._thread.start()
         self.queued_rows = 0
+        self._queued_bytes = 0
         # Told the rows and the seconds of each finished batch.
         self.on_batch: Callable[[int, float], None] | None = None
 
@@ -106,33 +111,45 @@ class Batcher:
         """Tells whether nothing runs and nothing waits."""
         return not self._running and not self._waiting
 
-    def submit(self, request: protocol.InferRequest, done: Done) -> Job:
-        """Starts or queues `request`; `done` is told its outcome.
+    def submit(self, request: protocol.InferRequest, done: Done, size: int) -> Job:
+        """Starts or queues `request`, which came in `size` bytes; `done` is told its outcome.
 
         Raises:
-            OverloadedError: The queue has no room for its rows.
+            OverloadedError: The queue has no room for it.
         """
-        count = request.rows.count
         if self._waiting:
-            self.check_room(count)
-        job = Job(request, done, self._clock() + self._timeout_seconds)
+            self.check_room(request.rows.count, size)
+        job = Job(request, done, self._clock() + self._timeout_seconds, size)
         self._waiting.append(job)
-        self.queued_rows += count
+        self.queued_rows += request.rows.count
+        self._queued_bytes += size
         if not self._running:
             self._start_soon()
         return job
 
-    def check_room(self, rows: int) -> None:
+    def check_room(self, rows: int, size: int) -> None:
         """Refuses early what `submit` would refuse, before it costs any decoding.
 
         Raises:
-            OverloadedError: The queue has no room for `rows` more.
+            OverloadedError: The queue has no room for `rows` more, which come in `size` bytes.
         """
         if self.queued_rows + rows > self._max_queue_rows:
             raise OverloadedError(
                 f"{self.queued_rows} rows are waiting, which is as many as this server holds",
                 self.retry_after_seconds(),
             )
+        if self._waiting and self._queued_bytes + size > self._max_queue_bytes:
+            raise OverloadedError(
+                f"requests of {self._queued_bytes} bytes are waiting, which is as much as this server holds",
+                self.retry_after_seconds(),
+            )
+
+    def _next(self) -> Job:
+        """Takes the request that has waited longest out of the queue."""
+        job = self._waiting.popleft()
+        self.queued_rows -= job.request.rows.count
+        self._queued_bytes -= job.size
+        return job
 
     def retry_after_seconds(self) -> int:
         """Estimates when what waits now will be done, between 1 and 60 seconds."""
@@ -146,9 +163,7 @@ class Batcher:
         """
         now = self._clock()
         while self._waiting and self._waiting[0].deadline <= now:
-            job = self._waiting.popleft()
-            self.queued_rows -= job.request.rows.count
-            job.resolve(OverloadedError("the request waited for its whole time", self.retry_after_seconds()))
+            self._next().resolve(OverloadedError("the request waited for its whole time", self.retry_after_seconds()))
         for job in self._running:
             if job.deadline <= now:
                 job.resolve(ExpiredError(f"the model took more than {self._timeout_seconds:g} seconds"))
@@ -170,20 +185,17 @@ class Batcher:
 
     def _start_batch(self) -> None:
         self._starting = False
+        self.expire()
         batch: list[Job] = []
         rows = 0
         most = min(self._max_batch_rows, self._pace.rows_at_once(BATCH_SECONDS))
         while self._waiting:
-            job = self._waiting[0]
-            if batch and rows + job.request.rows.count > most:
+            if batch and rows + self._waiting[0].request.rows.count > most:
                 break
-            self._waiting.popleft()
-            if job.over:
-                self.queued_rows -= job.request.rows.count
-                continue
-            batch.append(job)
-            rows += job.request.rows.count
-        self.queued_rows -= rows
+            job = self._next()
+            if not job.over:
+                batch.append(job)
+                rows += job.request.rows.count
         self._running = batch
         if not batch:
             return
@@ -197,6 +209,7 @@ class Batcher:
         rows = sum(job.request.rows.count for job in batch)
         seconds = self._clock() - self._batch_started
         self._pace.add(rows, seconds)
+        self.expire()
         self._running = []
         # Answers first: clients that ask again at once are then in the next batch.
         for job, outcome in zip(batch, outcomes, strict=True):

@@ -108,6 +108,7 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
     )
     add("max-batch-rows", _count, "rows that are predicted together at most", limits.max_batch_rows)
     add("max-queue-rows", _count, "rows that may wait; more are answered 503", limits.max_queue_rows)
+    add("max-queue-bytes", _count, "bytes of requests that may wait; more are answered 503", limits.max_queue_bytes)
     add("max-body-bytes", _count, "size of a request's body; more is answered 413", limits.max_body_bytes)
     add(
         "request-timeout-seconds",
@@ -250,6 +251,7 @@ def _serve(options: argparse.Namespace) -> int:
                 max_body_bytes=options.max_body_bytes,
                 max_batch_rows=options.max_batch_rows,
                 max_queue_rows=options.max_queue_rows,
+                max_queue_bytes=options.max_queue_bytes,
                 request_timeout_seconds=options.request_timeout_seconds,
                 receive_timeout_seconds=options.receive_timeout_seconds,
                 max_connections=options.max_connections,

@@ -42,11 +42,12 @@ def decompress(body: bytes, coding: bytes, limit: int) -> bytes:
 
 def accepts_gzip(accept_encoding: bytes) -> bool:
     """Tells whether a client takes gzip (RFC 9110, section 12.5.3)."""
+    taken: dict[bytes, bool] = {}
     for item in accept_encoding.lower().split(b","):
         coding, _, weight = item.partition(b";")
-        if coding.strip() in (b"gzip", b"x-gzip", b"*"):
-            return weight.replace(b" ", b"").rstrip(b"0.") not in (b"q=", b"q")
-    return False
+        taken[coding.strip()] = weight.replace(b" ", b"").rstrip(b"0.") not in (b"q=", b"q")
+    # What is named counts, whatever is said of the rest.
+    return next((taken[name] for name in (b"gzip", b"x-gzip", b"*") if name in taken), False)
 
 
 def gzip(body: bytes) -> bytes:

@@ -50,8 +50,8 @@ class Dataplane:
         self.feedback.tolerance = feedback.tolerance_for(model.estimator, declared)
         self._model, self._batcher = model, batcher
 
-    def submit(self, decode: Decode, done: batching.Done) -> batching.Job:
-        """Takes one infer request; `done` is told its outcome, which `settle` makes an answer of.
+    def submit(self, decode: Decode, size: int, done: batching.Done) -> batching.Job:
+        """Takes one infer request of `size` bytes; `done` is told its outcome.
 
         Raises:
             RequestError: It is refused.
@@ -59,40 +59,38 @@ class Dataplane:
         model, batcher = self._model, self._batcher
         if model is None or batcher is None:
             raise OverloadedError("the model is still being loaded")
-        batcher.check_room(1)
+        batcher.check_room(1, size)
         request = decode(model.signature)
         limit = self.settings.limits.max_queue_rows
         if request.rows.count > limit:
             raise ClientError(f"{request.rows.count} rows, but this server takes at most {limit} in one request", 413)
-        return batcher.submit(request, done)
+        return batcher.submit(request, done, size)
 
-    def settle(self, request: protocol.InferRequest, outcome: predicting.Outcome) -> list[protocol.Output]:
-        """Returns the outputs of a request, and remembers them for labels that may come.
-
-        Raises:
-            RequestError: It has none.
-        """
-        if isinstance(outcome, RequestError):
-            raise outcome
+    def remember(self, request: protocol.InferRequest, outputs: list[protocol.Output]) -> None:
+        """Keeps what is being answered for labels that may come."""
         if request.id:
-            self.feedback.remember(request.id, outcome)
-        return outcome
+            self.feedback.remember(request.id, outputs)
 
-    async def predict(self, decode: Decode) -> tuple[protocol.InferRequest, list[protocol.Output]]:
-        """Answers one infer request.
+    async def predict(self, decode: Decode, size: int) -> tuple[protocol.InferRequest, predicting.Outcome]:
+        """Returns one infer request, which came in `size` bytes, and its outcome.
+
+        An outcome that is an error is not raised: it would hold the frames that it passed, and these would hold it
+        and the request, for megabytes until the garbage collector looks for cycles.
 
         Raises:
-            RequestError: It has no answer.
+            RequestError: It is refused.
         """
         future: asyncio.Future[tuple[protocol.InferRequest, predicting.Outcome]]
         future = asyncio.get_running_loop().create_future()
-        job = self.submit(decode, lambda request, outcome: future.set_result((request, outcome)))
+        job = self.submit(decode, size, lambda request, outcome: future.set_result((request, outcome)))
         try:
             request, outcome = await future
         except asyncio.CancelledError:
             job.cancel()
             raise
-        return request, self.settle(request, outcome)
+        if not isinstance(outcome, RequestError):
+            self.remember(request, outcome)
+        return request, outcome
 
     def count(self, fault: Fault, seconds: float) -> None:
         """Counts an infer request that has been answered."""

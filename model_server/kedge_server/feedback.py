@@ -22,9 +22,10 @@ from kedge_server.errors import ClientError
 
 _log = logging.getLogger(__name__)
 
-# Some 200 bytes an entry make this 20 MB at most.
+# With usual ids some 300 bytes an entry, 30 MB in all; with the longest that are taken up to 130 MB.
 MAX_ROWS = 100_000
-_MAX_ITEMS = 10_000
+# Of one body, so that it does not hold up the event loop for longer than some milliseconds.
+_MAX_LABELS = 10_000
 
 
 class Outcome(enum.Enum):
@@ -105,10 +106,11 @@ class Feedback:
         except orjson.JSONDecodeError as exc:
             raise ClientError(f"the body is not JSON: {exc}") from exc
         items = document if isinstance(document, list) else [document]
-        if not 0 < len(items) <= _MAX_ITEMS:
-            raise ClientError(f"feedback must be 1 to {_MAX_ITEMS} items")
-        for position, item in enumerate(items):
-            _check(item, position)
+        if not 0 < len(items) <= _MAX_LABELS:
+            raise ClientError(f"feedback must be 1 to {_MAX_LABELS} items")
+        labels = sum(_checked_labels(item, position) for position, item in enumerate(items))
+        if labels > _MAX_LABELS:
+            raise ClientError(f"feedback has {labels} labels; at most {_MAX_LABELS} are taken at once", 413)
         found = dict.fromkeys(Outcome, 0)
         for item in items:
             for outcome in self._outcomes(item):
@@ -138,7 +140,12 @@ class Feedback:
         self._rows -= len(self._kept.pop(request_id, ()))
 
 
-def _check(item: Any, position: int) -> None:
+def _checked_labels(item: Any, position: int) -> int:
+    """Returns how many labels an item has.
+
+    Raises:
+        ClientError: It is not feedback.
+    """
     where = f"item {position}"
     if not isinstance(item, dict):
         raise ClientError(f"{where} must be an object")
@@ -151,5 +158,8 @@ def _check(item: Any, position: int) -> None:
     labels = item.get("labels", [item.get("label")])
     if not isinstance(labels, list) or not labels or ("labels" in item and "prediction" in item):
         raise ClientError(f"{where}: labels must be a list with one label a row, and belongs to an id")
-    if not all(isinstance(v, (str, int, float)) for v in (*labels, item.get("prediction", 0))):
+    if len(labels) <= _MAX_LABELS and not all(
+        isinstance(v, (str, int, float)) for v in (*labels, item.get("prediction", 0))
+    ):
         raise ClientError(f"{where}: labels and predictions must be strings, numbers or booleans")
+    return len(labels)

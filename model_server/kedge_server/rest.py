@@ -40,6 +40,7 @@ _CLOSE = (b"connection", b"close")
 # A body that is too large is read on for this many times the limit, so that its sender
 # sees the 413 and not a connection that was reset under it.
 _DISCARD_FACTOR = 4
+_MAX_QUERY_FIELDS = 64
 
 
 class _HungUpError(Exception):
@@ -87,7 +88,9 @@ class App:
         self.max_body_bytes = self._limits.max_body_bytes
         self._feedback_paths = frozenset((f"{model}/feedback", f"{versioned}/feedback"))
         self._pages: dict[str, Callable[[], Answer]] = {
-            "/v2": lambda: Answer(200, encoding.to_json(plane.server_metadata())),
+            "/v2": self._server_metadata,
+            # As the protocol's OpenAPI document has it.
+            "/v2/": self._server_metadata,
             "/v2/health/live": lambda: Answer(200, encoding.to_json({"live": True})),
             "/v2/health/ready": self._readiness,
             model: self._model_metadata,
@@ -111,12 +114,12 @@ class App:
                 answer = self._page(scope, path)
         except _HungUpError:
             return
-        except RequestError as exc:
-            answer = _error_answer(exc)
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must be answered too
+            fault, answer = _failure(exc)
             if path.endswith("/infer") and scope["method"] == "POST":
                 await self._discard(receive)
                 await self._send(scope, send, answer)
-                self._count(scope, exc.fault)
+                self._count(scope, fault)
                 return
         await self._send(scope, send, answer)
 
@@ -139,9 +142,8 @@ class App:
         return ClientError("no such path; the protocol's paths start at /v2", 404)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fault = Fault.NONE
         try:
-            answer = await self._predict(scope, receive)
+            fault, answer = await self._predict(scope, receive)
         except _HungUpError:
             self._count(scope, Fault.CLIENT)
             return
@@ -150,15 +152,17 @@ class App:
         await self._send(scope, send, answer)
         self._count(scope, fault)
 
-    async def _predict(self, scope: Scope, receive: Receive) -> Answer:
+    async def _predict(self, scope: Scope, receive: Receive) -> tuple[Fault, Answer]:
         if scope["method"] != "POST":
             raise MethodNotAllowedError("POST")
         headers = _headers_of(scope["headers"])
         body = await self._body(headers, receive)
-        request, outputs = await self._plane.predict(
-            lambda signature: decoding.infer_request(body, signature, headers.json_length)
+        request, outcome = await self._plane.predict(
+            lambda signature: decoding.infer_request(body, signature, headers.json_length), len(body)
         )
-        return self._prediction(headers, request, outputs)
+        if isinstance(outcome, RequestError):
+            return _failure(outcome)
+        return Fault.NONE, self._prediction(headers, request, outcome)
 
     def _prediction(
         self, headers: _Headers, request: protocol.InferRequest, outputs: Sequence[protocol.Output]
@@ -178,6 +182,7 @@ class App:
             headers = _headers_of(exchange.headers)
             self._plane.submit(
                 lambda signature: decoding.infer_request(body, signature, headers.json_length),
+                len(body),
                 functools.partial(self._answer, exchange, headers),
             )
         except Exception as exc:  # noqa: BLE001 - a bug of ours must be counted and answered too
@@ -194,8 +199,12 @@ class App:
         request: protocol.InferRequest,
         outcome: predicting.Outcome,
     ) -> None:
+        if isinstance(outcome, RequestError):
+            self._give(exchange, *_failure(outcome))
+            return
         try:
-            answer = self._prediction(headers, request, self._plane.settle(request, outcome))
+            self._plane.remember(request, outcome)
+            answer = self._prediction(headers, request, outcome)
         except Exception as exc:  # noqa: BLE001 - as above
             self._give(exchange, *_failure(exc))
         else:
@@ -273,15 +282,18 @@ class App:
         ready = self._plane.ready
         return Answer(200 if ready else 503, encoding.to_json({"name": self._names[0], "ready": ready}))
 
+    def _server_metadata(self) -> Answer:
+        return Answer(200, encoding.to_json(self._plane.server_metadata()))
+
     def _model_metadata(self) -> Answer:
         return Answer(200, encoding.to_json(self._plane.model_metadata()))
 
     def _metrics_page(self, query: bytes) -> Answer:
-        names = [
-            value
-            for key, value in urllib.parse.parse_qsl(query.decode("latin-1"), max_num_fields=64)
-            if key == "name[]"
-        ]
+        try:
+            fields = urllib.parse.parse_qsl(query.decode("latin-1"), max_num_fields=_MAX_QUERY_FIELDS)
+        except ValueError as exc:
+            raise ClientError(f"the query has more than {_MAX_QUERY_FIELDS} fields") from exc
+        names = [value for key, value in fields if key == "name[]"]
         body = self._plane.metrics.render(names)
         return Answer(200, body, ((b"content-type", metrics.CONTENT_TYPE),))
 

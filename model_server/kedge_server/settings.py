@@ -21,6 +21,8 @@ class Limits:
     max_batch_rows: int = 8192
     # Rows that may wait. At 64 features of 8 bytes this is 4 MiB.
     max_queue_rows: int = 8192
+    # And their requests' bytes, of which rows of text may have many; objects take several times as much memory.
+    max_queue_bytes: int = 64 * MIB
     # After this a request is answered 503 (still waiting) or 504 (being predicted).
     request_timeout_seconds: float = 30.0
     # A client gets this long to send its whole request, so that slow senders cannot pile up.

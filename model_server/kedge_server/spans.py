@@ -231,11 +231,11 @@ class _TracedDataplane(dataplane.Dataplane):
         super().__init__(settings, registry)
         self._spans = spans
 
-    async def predict(self, decode: dataplane.Decode) -> tuple[protocol.InferRequest, list[protocol.Output]]:
-        """Answers one infer request and says in the current span what became of it."""
+    async def predict(self, decode: dataplane.Decode, size: int) -> tuple[protocol.InferRequest, predicting.Outcome]:
+        """Returns one infer request and its outcome, and says in the current span what became of it."""
         span = trace.get_current_span()
         if not span.is_recording():
-            return await super().predict(decode)
+            return await super().predict(decode, size)
         courses: list[_Course] = []
 
         def noting(signature: Signature) -> protocol.InferRequest:
@@ -244,16 +244,25 @@ class _TracedDataplane(dataplane.Dataplane):
             return request
 
         try:
-            return await super().predict(noting)
+            request, outcome = await super().predict(noting, size)
         except RequestError as exc:
-            span.set_attribute("kedge.fault", exc.fault.value)
-            if exc.fault is Fault.SERVER:
-                _log.error("a traced request failed", extra={"status": exc.status, "error": exc.message})
+            _note(span, exc)
             raise
+        else:
+            if isinstance(outcome, RequestError):
+                _note(span, outcome)
+            return request, outcome
         finally:
             for course in courses:
                 span.set_attribute("kedge.rows", course.request.rows.count)
                 self._spans.finish(course)
+
+
+def _note(span: trace.Span, error: RequestError) -> None:
+    """Says whose fault an error is. Its message may quote a row, so it goes to the client alone."""
+    span.set_attribute("kedge.fault", error.fault.value)
+    if error.fault is Fault.SERVER:
+        _log.error("a traced request failed", extra={"status": error.status})
 
 
 def _extracted(pairs: Iterable[tuple[str, str]]) -> context.Context:

@@ -118,6 +118,7 @@ async def served(
         around,
         max_batch_rows=limits.max_batch_rows,
         max_queue_rows=limits.max_queue_rows,
+        max_queue_bytes=limits.max_queue_bytes,
         timeout_seconds=limits.request_timeout_seconds,
     )
     registry.queue_rows = lambda: batcher.queued_rows

@@ -44,7 +44,12 @@ def echo(requests: Sequence[protocol.InferRequest]) -> list[predicting.Outcome]:
 def make(run: batching.Run, **changes: Any) -> batching.Batcher:
     """By default each batch takes too long for the loop, and little enough for many rows."""
     clock = itertools.count(step=2 * batching.BRIEF_SECONDS).__next__
-    options: dict[str, Any] = {"max_batch_rows": 8, "max_queue_rows": 8, "timeout_seconds": 20.0}
+    options: dict[str, Any] = {
+        "max_batch_rows": 8,
+        "max_queue_rows": 8,
+        "max_queue_bytes": 1000,
+        "timeout_seconds": 20.0,
+    }
     return batching.Batcher(run, **(options | {"clock": clock, "pace": quick()} | changes))
 
 
@@ -54,9 +59,9 @@ def quick() -> pace.Pace:
     return known
 
 
-def ask(batcher: batching.Batcher, asked: protocol.InferRequest) -> asyncio.Future[predicting.Outcome]:
+def ask(batcher: batching.Batcher, asked: protocol.InferRequest, size: int = 1) -> asyncio.Future[predicting.Outcome]:
     future: asyncio.Future[predicting.Outcome] = asyncio.get_running_loop().create_future()
-    batcher.submit(asked, lambda _, outcome: future.set_result(outcome))
+    batcher.submit(asked, lambda _, outcome: future.set_result(outcome), size)
     return future
 
 
@@ -89,7 +94,7 @@ async def test_who_asks_again_when_answered_is_in_the_next_batch() -> None:
     gate = Gate()
     batcher = make(gate.around(echo))
     again: list[asyncio.Future[predicting.Outcome]] = []
-    batcher.submit(request(), lambda *_: again.append(ask(batcher, request())))
+    batcher.submit(request(), lambda *_: again.append(ask(batcher, request())), 1)
     await start(gate)
     waiting = ask(batcher, request())
     gate.go_on.release(2)
@@ -103,7 +108,7 @@ async def test_a_cancelled_request_is_not_predicted() -> None:
     gate = Gate()
     batcher = make(gate.around(echo))
     told: list[predicting.Outcome] = []
-    batcher.submit(request(), lambda _, outcome: told.append(outcome)).cancel()
+    batcher.submit(request(), lambda _, outcome: told.append(outcome), 1).cancel()
     await ask_through(gate, batcher, request(2))
     assert gate.batches == [[2]]
     assert told == []
@@ -171,7 +176,7 @@ async def test_rows_that_are_not_just_numbers_always_go_to_the_worker() -> None:
     text = protocol.Rows(1, matrix=np.array(["a"], dtype=object))
     frame = protocol.Rows(1, columns=(np.array([1.0]),))
     for rows in (text, frame) * 2:
-        batcher.submit(protocol.InferRequest(None, rows, ("predict",)), lambda *_: None)
+        batcher.submit(protocol.InferRequest(None, rows, ("predict",)), lambda *_: None, 1)
         await support.wait_for(lambda: batcher.idle)
     assert model.on_loop == [False] * 4
     batcher.close()
@@ -232,6 +237,38 @@ async def test_a_full_queue_refuses_with_the_time_to_come_back() -> None:
     gate.go_on.release(10)
     await asyncio.gather(*futures)
     await ask(batcher, request())
+    batcher.close()
+
+
+async def test_a_queue_is_full_by_its_requests_bytes_too() -> None:
+    gate = Gate()
+    batcher = make(gate.around(echo), max_queue_bytes=100)
+    futures = [ask(batcher, request(), size=1000)]
+    await start(gate)
+    futures.append(ask(batcher, request(), size=200))
+    with pytest.raises(OverloadedError, match="200 bytes"):
+        batcher.check_room(1, 1)
+    with pytest.raises(OverloadedError, match="200 bytes"):
+        ask(batcher, request(), size=1)
+    gate.go_on.release(10)
+    await asyncio.gather(*futures)
+    batcher.check_room(1, 1000)
+    batcher.close()
+
+
+async def test_nothing_is_started_or_answered_after_its_time_though_nobody_has_looked() -> None:
+    now = [0.0]
+    gate = Gate()
+    batcher = make(gate.around(echo), timeout_seconds=5.0, clock=lambda: now[0])
+    running = ask(batcher, request())
+    await start(gate)
+    waiting, other = ask(batcher, request()), ask(batcher, request())
+    now[0] = 5.0
+    gate.go_on.release()
+    assert isinstance(await running, ExpiredError)
+    assert isinstance(await waiting, OverloadedError)
+    assert isinstance(await other, OverloadedError)
+    assert gate.batches == [[1]]
     batcher.close()
 
 

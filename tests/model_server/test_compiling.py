@@ -276,7 +276,9 @@ class OwnRegression(LogisticRegression):  # type: ignore[misc]
             "more than one output is not known",
         ),
         (
-            lambda: GradientBoostingClassifier(init=LogisticRegression(max_iter=10_000), n_estimators=2).fit(ROWS, LABELS),
+            lambda: GradientBoostingClassifier(init=LogisticRegression(max_iter=10_000), n_estimators=2).fit(
+                ROWS, LABELS
+            ),
             "starts from another model",
         ),
         (

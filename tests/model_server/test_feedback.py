@@ -73,6 +73,15 @@ async def test_malformed_feedback_is_refused_whole(iris: Any, body: Any, names: 
         assert set(server.plane.feedback.counts.values()) == {0}
 
 
+async def test_more_labels_than_one_body_may_have_are_refused(iris: Any) -> None:
+    async with support.served(iris) as server:
+        for body in ({"id": "a", "labels": [0] * 10_001}, [{"id": "a", "labels": [0] * 6_000}] * 2):
+            response = await server.client.post("/v2/models/m/feedback", json=body)
+            assert response.status_code == 413
+            assert "labels; at most 10000" in response.json()["error"]
+        assert set(server.plane.feedback.counts.values()) == {0}
+
+
 async def test_feedback_is_posted(iris: Any) -> None:
     async with support.served(iris) as server:
         assert (await server.client.get("/v2/models/m/feedback")).status_code == 405

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import zlib
@@ -138,6 +139,7 @@ async def test_a_text_model_takes_strings() -> None:
     ("path", "expected"),
     [
         ("/v2", {"name": "kedge-server"}),
+        ("/v2/", {"name": "kedge-server"}),
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True}),
         ("/v2/models/m", {"name": "m", "versions": ["7"]}),
@@ -277,6 +279,29 @@ async def test_limits_are_the_client_s_fault(iris: Any) -> None:
 async def _endless(chunk: bytes, times: int) -> Any:
     for _ in range(times):
         yield chunk
+
+
+async def test_nothing_is_left_of_a_request_that_the_model_refused(iris: Any) -> None:
+    def requests() -> int:
+        return sum(isinstance(found, protocol.InferRequest) for found in gc.get_objects())
+
+    async with support.served(iris) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                assert (await server.infer(infer_body(tensor([[None, 1.0, 1.0, 1.0]])))).status_code == 400
+            # The last one may still be in frames of the worker and of the loop.
+            assert requests() <= 2
+        finally:
+            gc.enable()
+
+
+async def test_a_page_that_is_asked_for_with_too_much_says_so(iris: Any) -> None:
+    async with support.served(iris) as server:
+        response = await server.client.get("/metrics?" + "&".join(["name[]=x"] * 65))
+        assert response.status_code == 400
+        assert "64 fields" in response.json()["error"]
 
 
 async def test_an_encoded_body_is_refused(iris: Any) -> None:
