@@ -68,6 +68,8 @@ def configure(level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # What Python warns of while a model is loaded and proved would be plain text otherwise.
+    logging.captureWarnings(capture=True)
     # httpx logs every URL at INFO, and a signed URL is a credential.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # These tell at INFO where they found credentials, once for each file.

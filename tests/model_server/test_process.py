@@ -21,6 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from tests.model_server import support
 
+from kedge_server import packing
+
 BODY = orjson.dumps(support.iris_body())
 
 
@@ -303,6 +305,16 @@ def test_logs_are_json_and_say_what_is_served(server: support.Process) -> None:
     messages = {entry["message"]: entry for entry in server.logs()}
     assert {"listening", "ready", "stopping", "drained"} <= messages.keys()
     assert messages["ready"]["model"] == "m"
+
+
+def test_what_python_warns_of_while_a_model_proves_itself_is_json_too(tmp_path: Path) -> None:
+    model = make_pipeline(OneHotEncoder(handle_unknown="warn"), LogisticRegression())
+    rows = np.array([["Oslo"], ["Rome"], ["Bern"]], dtype=object)
+    with pytest.warns(UserWarning, match="unknown categories"):
+        packing.package(model.fit(rows[:2], [0, 1]), rows, tmp_path / "warns", name="m")
+    with support.process("--model-path", str(tmp_path / "warns")) as server:
+        warned = [entry for entry in server.logs() if entry["logger"] == "py.warnings"]
+        assert any("unknown categories" in entry["message"] for entry in warned)
 
 
 def test_a_model_that_warns_of_each_row_leaves_no_trace_in_the_log(tmp_path: Path) -> None:
