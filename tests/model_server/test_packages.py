@@ -149,6 +149,44 @@ def test_a_damaged_manifest_is_not_followed(packed: tuple[Path, str], tmp_path: 
     assert refused(path).reason == failures.MODEL_LOAD_FAILED
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("profile.json", lambda p: p["features"][0].update(name="nope"), "nope"),
+        ("profile.json", lambda p: p["features"].append(5), "TypeError"),
+        ("profile.json", lambda p: p["outputs"][0].pop("counts"), "counts"),
+        ("profile.json", lambda p: p["outputs"][0].update(counts=[1]), "1 counts"),
+        ("profile.json", lambda p: p.update(rows=float("inf")), "infinity"),
+        ("golden.json", lambda g: g["rows"].pop(), "2 features instead of 3"),
+        ("golden.json", lambda g: g["rows"][1].pop(), "income"),
+        ("golden.json", lambda g: g.update(rows=[[], [], []]), "0 rows"),
+        ("golden.json", lambda g: g["rows"][1].__setitem__(0, "Oslo"), "'Oslo'"),
+        ("golden.json", lambda g: g["rows"][2].__setitem__(0, 5), "city"),
+        ("golden.json", lambda g: g["answers"]["predict"].pop(), "19 answers"),
+        ("golden.json", lambda g: g["answers"]["predict"].__setitem__(0, [1, 2]), "inhomogeneous"),
+        ("golden.json", lambda g: g.update(answers=[]), "AttributeError"),
+        ("kedge.json", lambda m: m.update(files=[]), "AttributeError"),
+    ],
+)
+def test_a_file_that_does_not_suit_the_others_is_named(
+    packed: tuple[Path, str], tmp_path: Path, case: tuple[str, Any, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, change, what = case
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, name, change)
+    assert cli.main(["check", str(path)]) == 1
+    written = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert written["reason"] == failures.MODEL_LOAD_FAILED
+    assert f"{path / name} is damaged" in written["message"]
+    assert what in written["message"]
+
+
+def test_golden_answers_of_another_type_are_a_mismatch(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, "golden.json", lambda g: g["answers"].update(predict=["stay"] * 20))
+    assert refused(path).reason == failures.GOLDEN_ROWS_MISMATCH
+
+
 async def test_missing_values_are_taken_only_where_training_had_them(packed: tuple[Path, str]) -> None:
     async with support.served(prove(packed[0])) as server:
         good: dict[str, list[Any]] = {"age": [None], "income": [1.0], "city": ["Oslo"]}
