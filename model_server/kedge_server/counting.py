@@ -54,7 +54,7 @@ class Counter:
         self._edges = np.full((int(self._compared.max(initial=0)), padded), np.nan)
         self._lowest, self._highest = np.full(padded, np.nan), np.full(padded, np.nan)
         for i, b in enumerate(bins):
-            if b is not None:
+            if b is not None and b.edges:
                 edges = profiles.comparable_edges(b)
                 self._edges[: len(edges), i] = edges
                 self._lowest[i], self._highest[i] = edges[0], edges[-1]

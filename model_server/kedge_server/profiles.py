@@ -39,6 +39,8 @@ class Bins:
             are counted as `__other__`, and what it did not have as `__new__`.
         others: Categories of the reference that have no bin of their own.
         counts: Rows of the reference in each of `labels`.
+        strings: Whether the values are strings although the reference has none, so that every one is new. Of
+            numbers none is out of range when the reference has none.
     """
 
     name: str
@@ -46,11 +48,12 @@ class Bins:
     categories: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
+    strings: bool = False
 
     @property
     def numeric(self) -> bool:
         """Tells whether the bins are ranges."""
-        return not self.categories
+        return not self.categories and not self.strings
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
@@ -76,6 +79,7 @@ class Bins:
             categories=tuple(str(v) for v in document.get("categories", ())),
             others=tuple(str(v) for v in document.get("others", ())),
             counts=tuple(int(v) for v in document["counts"]),
+            strings=bool(document.get("strings", False)),
         )
         if len(bins.counts) != len(bins.labels):
             raise ValueError(f"{bins.name} has {len(bins.counts)} counts for {len(bins.labels)} bins")
@@ -130,16 +134,14 @@ class Profile:
 
 
 def measure(name: str, values: protocol.Array) -> Bins:
-    """Chooses bins for the reference's values (n_rows,) and counts them."""
-    missing = decoding.is_missing(values)
-    present = values[~missing]
-    if values.dtype == object and not all(isinstance(v, (int, float)) for v in present.tolist()):
+    """Chooses bins for the reference's values (n_rows,), strings when they are objects, and counts them."""
+    present = values[~decoding.is_missing(values)]
+    if values.dtype == object:
         return _measure_categories(name, values, [str(v) for v in present.tolist()])
-    numbers = present.astype(np.float64)
-    numbers = numbers[np.isfinite(numbers)]
+    numbers = present[np.isfinite(present)].astype(np.float64)
     # Values of the data itself, so that an edge is not a rounding error beside one.
     levels = np.linspace(0, 1, _DECILES + 1)
-    quantiles = np.quantile(numbers, levels, method="inverted_cdf") if len(numbers) else np.zeros(1)
+    quantiles = np.quantile(numbers, levels, method="inverted_cdf") if len(numbers) else numbers
     edges = np.unique(quantiles)
     if len(edges) == 1:
         # A constant is a range too, and not the end of one.
@@ -152,7 +154,8 @@ def _measure_categories(name: str, values: protocol.Array, present: list[str]) -
     found, frequency = np.unique(np.array(present, dtype=object), return_counts=True)
     order = np.lexsort((found.astype(str), -frequency))
     ranked = [str(found[i]) for i in order]
-    bins = Bins(name, categories=tuple(ranked[:_MAX_CATEGORIES]), others=tuple(ranked[_MAX_CATEGORIES:]))
+    kept, others = tuple(ranked[:_MAX_CATEGORIES]), tuple(ranked[_MAX_CATEGORIES:])
+    bins = Bins(name, categories=kept, others=others, strings=not kept)
     return dataclasses.replace(bins, counts=tuple(count(bins, values).tolist()))
 
 
@@ -182,7 +185,7 @@ def comparable_edges(bins: Bins) -> protocol.Array:
     The minimum itself belongs to the reference's range and not below it.
     """
     edges = np.asarray(bins.edges)
-    edges[0] = np.nextafter(edges[0], -np.inf)
+    edges[:1] = np.nextafter(edges[:1], -np.inf)
     return edges
 
 

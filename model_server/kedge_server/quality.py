@@ -99,7 +99,7 @@ class Quality:
             "counter",
             "Rows with a number below or above all of the reference.",
             [
-                ({"feature": b.name}, int(features[b.name][0] + features[b.name][len(b.edges)]))
+                ({"feature": b.name}, int(features[b.name][0] + features[b.name][len(b.edges)]) if b.edges else 0)
                 for b in profile.features
                 if b.numeric
             ],

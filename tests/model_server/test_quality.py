@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -82,6 +83,24 @@ async def test_serving_the_reference_reproduces_its_profile(packed: loading.Load
         for key, value in found.items():
             if key[0] == "kedge_server_feature_reference_rows":
                 assert found["kedge_server_feature_bin_total", *key[1:]] == value
+
+
+async def test_without_a_reference_no_number_is_out_of_range_and_every_string_is_new(tmp_path: Path) -> None:
+    columns = [("n", SimpleImputer(), ["age"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["city"])]
+    model = make_pipeline(ColumnTransformer(columns), LogisticRegression()).fit(FRAME, LABELS)
+    packing.package(model, FRAME.assign(age=np.nan, city=None), tmp_path / "p", name="m")
+    loaded = proving.load_and_prove(Settings(model_name="m", model_path=tmp_path / "p"))[0]
+    assert [c.kind for c in loaded.signature.columns] == [signature.Kind.NUMBER, signature.Kind.STRING]
+    async with support.served(loaded) as server:
+        assert await ask(server, [0.0, 1e300, -1.0], ["Oslo", "", "Bern"]) == 200
+        found = samples(server)
+        assert found["kedge_server_feature_out_of_range_total", "age"] == 0
+        assert found["kedge_server_feature_missing_total", "age"] == 0
+        assert found["kedge_server_feature_new_category_total", "city"] == 3
+        assert found["kedge_server_feature_missing_total", "city"] == 0
+        assert found["kedge_server_feature_bin_total", "age", "+Inf"] == 3
+        assert found["kedge_server_feature_bin_total", "city", "__new__"] == 3
+        assert found["kedge_server_feature_reference_rows", "city", "__missing__"] == 100
 
 
 async def test_a_page_for_fast_polling_leaves_the_bins_out(packed: loading.LoadedModel) -> None:
