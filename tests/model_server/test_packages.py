@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
+import skops.io
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
@@ -212,12 +213,94 @@ async def test_missing_values_are_taken_only_where_training_had_them(packed: tup
         (FRAME.drop(columns="city"), "city"),
         (FRAME.iloc[:0], "no rows"),
         (np.zeros((3, 2)), "2 features"),
+        (np.zeros(3), r"shape \(3,\)"),
+        (FRAME.assign(city=1234), '"city" takes strings, but the reference has 1234'),
+        (FRAME.assign(age="old"), "\"age\" takes numbers.*'old'"),
+        (FRAME.assign(age=pd.Timestamp("2026-01-01")), '"age".*datetime64'),
+        (FRAME.assign(age=[pd.Timestamp("2026-01-01"), None] * 50).astype(object), '"age" takes numbers.*Timestamp'),
+        (FRAME.assign(age=float("inf")), "cannot predict for the reference: ValueError"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_refused(tmp_path: Path, reference: Any, names: str) -> None:
     with pytest.raises(ValueError, match=names):
         packing.package(frame_model(), reference, tmp_path / "p", name="n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_strings_that_look_like_numbers_stay_strings_in_a_csv_file(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"age": np.arange(9.0), "zip": ["01234", "02345", None] * 3})
+    columns = [("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["zip"])]
+    model = make_pipeline(ColumnTransformer(columns), LinearRegression()).fit(frame, np.arange(9.0))
+    skops.io.dump(model, tmp_path / "model.skops")
+    frame[["zip", "age"]].to_csv(tmp_path / "rows.csv", index=False)
+    arguments = ["--reference", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "p"), "--model-name", "m"]
+    assert cli.main(["package", str(tmp_path / "model.skops"), *arguments]) == 0
+    package = prove(tmp_path / "p").package
+    assert package is not None
+    assert package.profile.features[1].categories == ("01234", "02345")
+    assert package.golden.rows[1][:3] == ["01234", "02345", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.csv", b""),
+        ("rows.csv", b'a,b,c,d\n1,2,3,"x'),
+        ("rows.csv", b"a,b,c,d\n1,2,3,4,5\n1,2,3,4,5,6\n"),
+        ("rows.csv", b"a,b,c,d\n1,2,3,\xff\n"),
+        ("rows.csv", b"a,b,c,d\n1,2,3,\n"),
+        ("rows.csv", b"a,b,c,d\n1,2,3,one\n"),
+        ("rows.csv", b"a,b,c,d\n"),
+        ("rows.npy", b""),
+        ("rows.npy", b"\x93NUMPY"),
+        ("rows.npy", None),
+        ("rows.json", b"{}"),
+    ],
+)
+def test_a_reference_that_cannot_be_used_is_one_line(
+    tmp_path: Path, iris_file: Path, name: str, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = tmp_path / name
+    if content is None:
+        np.save(reference, np.array(5.0))
+    else:
+        reference.write_bytes(content)
+    arguments = ["--reference", str(reference), "--out", str(tmp_path / "p"), "--model-name", "m"]
+    assert cli.main(["package", str(iris_file), *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kedge-server: ")
+    assert not (tmp_path / "p").exists()
+
+
+def test_values_that_pandas_marks_as_missing_are_missing(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "count": pd.array([1, None, 3, 4] * 5, dtype="Int64"),
+            "flag": pd.array([True, False, None, True] * 5, dtype="boolean"),
+            "ratio": pd.array([0.5, None, 1.5, 2.5] * 5, dtype="Float64"),
+            "city": pd.array(["Oslo", "Rome", None, "Oslo"] * 5, dtype="string"),
+            "size": pd.Categorical(["S", None, "L", "S"] * 5),
+        }
+    )
+    plain = frame.astype({"count": float, "flag": float, "ratio": float})
+    plain = plain.assign(city=["Oslo", "Rome", None, "Oslo"] * 5, size=["S", None, "L", "S"] * 5)
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    columns = ColumnTransformer([("n", SimpleImputer(), ["count", "flag", "ratio"]), ("c", encoder, ["city", "size"])])
+    model = make_pipeline(columns, LinearRegression()).fit(plain, np.arange(20.0))
+    packing.package(model, frame, tmp_path / "p", name="m")
+    package = prove(tmp_path / "p").package
+    assert package is not None
+    assert [(c.datatype, c.allow_missing) for c in package.manifest.columns] == [("FP64", True)] * 3 + [
+        ("BYTES", True)
+    ] * 2
+    assert [bins.counts[-1] for bins in package.profile.features] == [5] * 5
+    assert [values[:4] for values in package.golden.rows] == [
+        [1.0, None, 3.0, 4.0],
+        [1.0, 0.0, None, 1.0],
+        [0.5, None, 1.5, 2.5],
+        ["Oslo", "Rome", None, "Oslo"],
+        ["S", None, "L", "S"],
+    ]
 
 
 def test_the_commands_pack_and_check(tmp_path: Path, iris_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
