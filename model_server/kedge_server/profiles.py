@@ -7,8 +7,10 @@ of a pod's lives before a restart add exactly, which statistics such as a PSI do
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ MAX_FEATURES = 50
 _DECILES = 10
 _MAX_CATEGORIES = 10
 _MAX_LABEL_CHARS = 64
+_DIGEST_CHARS = 8
 
 MISSING = "__missing__"
 NEW = "__new__"
@@ -57,10 +60,13 @@ class Bins:
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
-        """Returns a label a bin: a range's upper edge or a category; what is missing comes last."""
+        """Returns a label a bin, each another: a range's upper edge or a category; what is missing comes last."""
         if self.numeric:
             return (*(repr(float(edge)) for edge in self.edges), "+Inf", MISSING)
-        return (*(c[:_MAX_LABEL_CHARS] for c in self.categories), OTHER, NEW, MISSING)
+        short = [category[:_MAX_LABEL_CHARS] for category in self.categories]
+        often = collections.Counter((*short, OTHER, NEW, MISSING))
+        named = (s if often[s] == 1 else _digested(c) for s, c in zip(short, self.categories, strict=True))
+        return (*named, OTHER, NEW, MISSING)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the form that a package keeps."""
@@ -83,6 +89,8 @@ class Bins:
         )
         if len(bins.counts) != len(bins.labels):
             raise ValueError(f"{bins.name} has {len(bins.counts)} counts for {len(bins.labels)} bins")
+        if len(set(bins.labels)) < len(bins.labels):
+            raise ValueError(f"{bins.name} has two bins of one label")
         if list(bins.edges) != sorted(set(bins.edges)):
             raise ValueError(f"the edges of {bins.name} do not ascend")
         if len(bins.labels) > _DECILES + 3:
@@ -131,6 +139,12 @@ class Profile:
             outputs=tuple(Bins.from_json(d) for d in document["outputs"]),
             calibrated=bool(document.get("calibrated", False)),
         )
+
+
+def _digested(category: str) -> str:
+    """Returns a label for a category whose own is another's too; the same one whichever categories are beside it."""
+    digest = hashlib.sha256(category.encode()).hexdigest()[:_DIGEST_CHARS]
+    return f"{category[: _MAX_LABEL_CHARS - _DIGEST_CHARS - 1]}~{digest}"
 
 
 def measure(name: str, values: protocol.Array) -> Bins:

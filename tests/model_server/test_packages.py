@@ -157,6 +157,7 @@ def test_a_damaged_manifest_is_not_followed(packed: tuple[Path, str], tmp_path: 
         ("profile.json", lambda p: p["features"].append(5), "TypeError"),
         ("profile.json", lambda p: p["outputs"][0].pop("counts"), "counts"),
         ("profile.json", lambda p: p["outputs"][0].update(counts=[1]), "1 counts"),
+        ("profile.json", lambda p: p["features"][2].update(categories=["Oslo"] * 3), "two bins of one label"),
         ("profile.json", lambda p: p.update(rows=float("inf")), "infinity"),
         ("golden.json", lambda g: g["rows"].pop(), "2 features instead of 3"),
         ("golden.json", lambda g: g["rows"][1].pop(), "income"),
@@ -366,6 +367,21 @@ def test_categories_beyond_the_bound_share_a_bin_and_new_ones_have_their_own() -
     live = np.array(["a", "k", "l", "z", None, "__missing__"], dtype=object)
     counted = dict(zip(bins.labels, profiles.count(bins, live).tolist(), strict=True))
     assert {k: v for k, v in counted.items() if v} == {"a": 1, "__other__": 2, "__new__": 2, "__missing__": 1}
+
+
+def test_categories_that_look_alike_have_labels_of_their_own() -> None:
+    long, named = ["x" * 64, "x" * 64 + "a", "x" * 64 + "b", "y" * 80], ["__other__", "__missing__", "__new__"]
+    values = np.array([*long, *named, "Oslo", "z"] * 2, dtype=object)
+    bins = profiles.measure("city", values)
+    assert len(set(bins.labels)) == len(bins.labels) == 9 + 3
+    assert all(len(label) <= 64 for label in bins.labels)
+    assert {"Oslo", "z", "y" * 64} < set(bins.labels)
+    labels = dict(zip(bins.categories, bins.labels, strict=False))
+    assert not {labels[name] for name in named} & set(named)
+    assert bins.labels[-3:] == ("__other__", "__new__", "__missing__")
+    # Of two versions the same label is the same category.
+    assert profiles.Bins("city", categories=(long[1], long[2])).labels[:2] == (labels[long[1]], labels[long[2]])
+    assert profiles.Bins.from_json(json.loads(json.dumps(bins.to_json()))) == bins
 
 
 @pytest.mark.parametrize(
