@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_outlier_detector
 from sklearn.utils import get_tags
 
 from kedge_server import protocol
@@ -114,6 +115,10 @@ class Signature:
         """Returns the features by name."""
         return {column.name: column for column in self.columns}
 
+    def outputs_of(self, method: str) -> tuple[OutputTensor, ...]:
+        """Returns the tensors that one method gives, which may be several with a number each."""
+        return tuple(o for o in self.outputs if o.name == method or o.name.removeprefix(f"{method}_").isdigit())
+
     @functools.cached_property
     def complete(self) -> tuple[int, ...]:
         """Positions of the columns that must not lack a value."""
@@ -152,14 +157,50 @@ def describe(model: Any) -> Signature:
 
 
 def _guess(model: Any, methods: tuple[str, ...]) -> tuple[OutputTensor, ...]:
-    """Tells the outputs of an estimator that has not been run: its classes say most."""
-    classes = getattr(model, "classes_", None)
-    labels = "FP64"
-    if isinstance(classes, np.ndarray):
-        labels = protocol.datatype_of(classes)
-    width = (-1,) if not isinstance(classes, np.ndarray) else (len(classes),)
-    known = {"predict": (labels, ()), "predict_proba": ("FP64", width), "score_samples": ("FP64", ())}
-    return tuple(OutputTensor(name, *known.get(name, ("FP64", (-1,)))) for name in methods)
+    """Tells the outputs of an estimator that has not been run, by what fitting has left in it."""
+    classes, last = getattr(model, "classes_", None), _last(model)
+    if isinstance(classes, list):
+        # One array of classes for each of several outputs.
+        several = [OutputTensor(f"predict_proba_{i}", "FP64", (len(c),)) for i, c in enumerate(classes)]
+        known = {"predict": [OutputTensor("predict", protocol.datatype_of(classes[0]), (len(classes),))]}
+        known["predict_proba"] = several
+    elif isinstance(classes, np.ndarray):
+        labels: tuple[int, ...] = (len(classes),) if getattr(last, "multilabel_", False) else ()
+        # For more than two classes some decide between pairs of them, which are more.
+        scores = labels if len(classes) == 2 else (-1,)
+        known = {
+            "predict": [OutputTensor("predict", protocol.datatype_of(classes), labels)],
+            "predict_proba": [OutputTensor("predict_proba", "FP64", (len(classes),))],
+            "decision_function": [OutputTensor("decision_function", "FP64", scores)],
+        }
+    else:
+        known = {
+            "predict": [OutputTensor("predict", *_of_predictions(model, last))],
+            "decision_function": [OutputTensor("decision_function", "FP64", ())],
+        }
+    known["score_samples"] = [OutputTensor("score_samples", "FP64", ())]
+    return tuple(output for name in methods for output in known.get(name, [OutputTensor(name, "FP64", (-1,))]))
+
+
+def _of_predictions(model: Any, last: Any) -> tuple[str, tuple[int, ...]]:
+    """Returns datatype and shape of what an estimator without classes predicts."""
+    if isinstance(clusters := getattr(last, "labels_", None), np.ndarray):
+        return protocol.datatype_of(clusters), ()
+    # A mixture predicts the number of a component.
+    if is_outlier_detector(model) or hasattr(last, "means_"):
+        return "INT64", ()
+    coefficients: Any = getattr(last, "coef_", ())
+    if np.ndim(coefficients) == 2 and not getattr(last, "_predict_1d", False):
+        return "FP64", np.shape(coefficients)[:1]
+    outputs = getattr(last, "n_outputs_", 1)
+    return "FP64", () if outputs == 1 else (outputs,)
+
+
+def _last(model: Any) -> Any:
+    """Returns the estimator that gives the answers of a pipeline or of a search."""
+    if isinstance(steps := getattr(model, "steps", None), list):
+        return _last(steps[-1][1])
+    return _last(model.best_estimator_) if hasattr(model, "best_estimator_") else model
 
 
 def observed(name: str, array: protocol.Array) -> OutputTensor:

@@ -8,11 +8,16 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     BaggingClassifier,
     HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
     StackingClassifier,
     VotingClassifier,
 )
@@ -20,11 +25,13 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, T
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PowerTransformer, StandardScaler
+from sklearn.svm import SVC
 from tests.model_server import support
 
 from kedge_server import loading, packing, predicting, proving, signature
@@ -160,3 +167,53 @@ def test_an_encoder_behind_an_imputer_tells_its_first_category() -> None:
     assert (column.kind, column.example) == (Kind.STRING, "Oslo")
     (column,) = signature.describe(make_union(SimpleImputer(strategy="most_frequent")).fit(frame)).columns
     assert (column.kind, column.example) == (Kind.STRING, "Rome")
+
+
+TWO = np.c_[support.IRIS_LABELS, support.IRIS_LABELS > 0]
+NAMED = np.array(["a", "b", "c"])[support.IRIS_LABELS]
+GUESSED = {
+    "binary": (LogisticRegression(max_iter=500), support.IRIS_LABELS > 0),
+    "strings": (make_pipeline(StandardScaler(), LogisticRegression()), NAMED),
+    "pairs": (SVC(decision_function_shape="ovo"), np.arange(150) % 5),
+    "many strings": (RandomForestClassifier(3), np.c_[NAMED, NAMED]),
+    "many classifiers": (MultiOutputClassifier(LogisticRegression(max_iter=500)), TWO),
+    "many labels": (OneVsRestClassifier(LogisticRegression()), np.c_[TWO[:, 1], 1 - TWO[:, 1]]),
+    "regression": (LinearRegression(), support.IRIS[:, 0]),
+    "many regressions": (LinearRegression(), support.IRIS[:, :2]),
+    "a forest of them": (make_pipeline(StandardScaler(), RandomForestRegressor(3)), support.IRIS[:, :2]),
+    "least squares": (PLSRegression(), support.IRIS[:, 0]),
+    "clusters": (make_pipeline(StandardScaler(), KMeans(3, n_init=1)), None),
+    "mixture": (GaussianMixture(2), None),
+    "outliers": (make_pipeline(StandardScaler(), IsolationForest(n_estimators=3)), None),
+    "searched": (GridSearchCV(KMeans(n_init=1), {"n_clusters": [2]}), None),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", GUESSED)
+def test_outputs_that_nothing_could_be_predicted_for_are_described_like_those_that_come(name: str) -> None:
+    model, labels = GUESSED[name]
+    model.fit(support.IRIS, labels)
+    guessed = signature.describe(model)
+    seen = proving.warm_up(predicting.Predictor(model, guessed), guessed)
+    assert [(o.name, o.datatype) for o in guessed.outputs] == [(o.name, o.datatype) for o in seen]
+    for guess, output in zip(guessed.outputs, seen, strict=True):
+        assert guess.shape in (output.shape, (-1,))
+    known = [o for o in guessed.outputs if o.name not in ("transform", "decision_function", "predict_proba")]
+    assert all(-1 not in output.shape for output in known)
+
+
+def test_outputs_that_fail_for_the_made_up_row_are_still_described() -> None:
+    columns = ColumnTransformer([("c", OneHotEncoder(), ["city"])], remainder="passthrough")
+    model = make_pipeline(columns, KMeans(2, n_init=1)).fit(FRAME)
+    described = signature.describe(model)
+    assert proving.warm_up(predicting.Predictor(model, described), described) == described.outputs
+    assert described.outputs[0] == signature.OutputTensor("predict", "INT32", ())
+
+    forest = make_pipeline(PowerTransformer(method="box-cox"), RandomForestClassifier(2)).fit(support.IRIS + 1, TWO)
+    outputs = proving.warm_up(predicting.Predictor(forest, signature.describe(forest)), signature.describe(forest))
+    assert [(o.name, o.shape) for o in outputs] == [
+        ("predict", (2,)),
+        ("predict_proba_0", (3,)),
+        ("predict_proba_1", (2,)),
+    ]
