@@ -85,6 +85,14 @@ class Counter:
         """Returns how many values of some columns were missing."""
         return int(self._missing[list(columns)].sum())
 
+    def outside(self, columns: Sequence[int]) -> int:
+        """Returns how many values of some columns were out of range; of a column without edges none is."""
+        at = [column for column in columns if self._n_edges[column]]
+        if not at:
+            return 0
+        below = self._rows - self._missing[at] - self._above[0, at]
+        return int((below + self._above[self._n_edges[at] - 1, at]).sum())
+
     def _add_native(self, values: protocol.Array) -> protocol.Array:
         assert _kernel is not None  # noqa: S101 - the constructor was told so
         values = np.ascontiguousarray(values)

@@ -154,7 +154,7 @@ def _parsed(path: Path, parse: Callable[[], _Parsed]) -> _Parsed:
 def _profile(content: bytes, columns: tuple[Column, ...]) -> profiles.Profile:
     profile = profiles.Profile.from_json(json.loads(content))
     names = {column.name for column in columns}
-    for bins in profile.features:
+    for bins in (*profile.features, *profile.further):
         if bins.name not in names:
             raise ValueError(f'it has a feature "{bins.name}", which is none of the model\'s')
     return profile

@@ -197,9 +197,11 @@ def _profile(
     outputs = _answers(predictor, rows_of(columns, signature), methods)
     names = [column.name for column in signature.columns]
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    features, further = profiles.of_features(names, columns, like)
     return profiles.Profile(
         rows=len(columns[0]),
-        features=profiles.of_features(names, columns, like),
+        features=features,
+        further=further,
         outputs=profiles.of_outputs(outputs, like),
         calibrated=type(last).__name__ == "CalibratedClassifierCV",
     )

@@ -44,13 +44,17 @@ def test_every_column_is_counted_as_if_alone(native: bool, table: tuple[list[pro
     half = len(rows) // 2
     outside = np.concatenate([counter.add(rows[:half]), counter.add(rows[half:])])
 
-    expected = np.zeros(len(rows), dtype=bool)
+    expected, each = np.zeros(len(rows), dtype=bool), 0
     for i, b in enumerate(bins):
         assert counter.missing([i]) == np.isnan(rows[:, i]).sum()
         if b is not None:
             assert counter.counts(i).tolist() == profiles.count(b, rows[:, i]).tolist()
             if b.edges:
-                expected |= (rows[:, i] < b.edges[0]) | (rows[:, i] > b.edges[-1])
+                beyond = (rows[:, i] < b.edges[0]) | (rows[:, i] > b.edges[-1])
+                assert counter.outside([i]) == beyond.sum()
+                expected |= beyond
+                each += int(beyond.sum())
+    assert counter.outside(range(len(bins))) == each
     assert outside.tolist() == expected.tolist()
 
 

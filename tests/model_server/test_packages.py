@@ -395,11 +395,21 @@ def test_odd_references_have_bins_that_survive_a_round_trip(values: Any) -> None
     assert profiles.Bins.from_json(json.loads(json.dumps(bins.to_json()))) == bins
 
 
-def test_a_wide_reference_keeps_its_first_features_only(tmp_path: Path) -> None:
+def test_a_wide_reference_keeps_bins_of_its_first_features_and_the_range_of_the_others(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(40, 60))
-    out = tmp_path / "p"
-    packing.package(LinearRegression().fit(rows, rows[:, 0]), rows, out, name="wide")
-    assert len(packages.read(out, None).profile.features) == profiles.MAX_FEATURES
+    model = LinearRegression().fit(rows, rows[:, 0])
+    packing.package(model, rows, tmp_path / "1", name="wide")
+    packing.package(model, rows + 1, tmp_path / "2", name="wide", bins_of=tmp_path / "1")
+    first, second = (packages.read(tmp_path / version, None).profile for version in "12")
+    assert (len(first.features), len(first.further)) == (profiles.MAX_FEATURES, 10)
+    assert [bins.edges for bins in first.further] == [(column.min(), column.max()) for column in rows.T[50:]]
+    assert [bins.edges for bins in second.further] == [bins.edges for bins in first.further]
+
+
+def test_a_package_of_before_further_features_is_still_read(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, "profile.json", lambda p: p.pop("further"))
+    assert prove(path).package is not None
 
 
 def test_a_later_version_can_be_counted_over_the_bins_of_an_earlier_one(tmp_path: Path) -> None:
@@ -415,7 +425,7 @@ def test_a_later_version_can_be_counted_over_the_bins_of_an_earlier_one(tmp_path
 
 def test_bins_of_another_kind_are_not_taken(tmp_path: Path) -> None:
     numbers = profiles.Profile(3, (profiles.measure("a", np.array([1.0, 2.0, 3.0])),), ())
-    (bins,) = profiles.of_features(["a"], [np.array(["x", "y"], dtype=object)], numbers)
+    ((bins,), _) = profiles.of_features(["a"], [np.array(["x", "y"], dtype=object)], numbers)
     assert bins.categories == ("x", "y")
 
 
