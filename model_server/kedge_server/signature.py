@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_outlier_detector
 from sklearn.utils import get_tags
 
 from kedge_server import protocol
@@ -161,9 +160,10 @@ def _guess(model: Any, methods: tuple[str, ...]) -> tuple[OutputTensor, ...]:
     classes, last = getattr(model, "classes_", None), _last(model)
     if isinstance(classes, list):
         # One array of classes for each of several outputs.
-        several = [OutputTensor(f"predict_proba_{i}", "FP64", (len(c),)) for i, c in enumerate(classes)]
-        known = {"predict": [OutputTensor("predict", protocol.datatype_of(classes[0]), (len(classes),))]}
-        known["predict_proba"] = several
+        known = {
+            "predict": [OutputTensor("predict", protocol.datatype_of(classes[0]), (len(classes),))],
+            "predict_proba": [OutputTensor(f"predict_proba_{i}", "FP64", (len(c),)) for i, c in enumerate(classes)],
+        }
     elif isinstance(classes, np.ndarray):
         labels: tuple[int, ...] = (len(classes),) if getattr(last, "multilabel_", False) else ()
         # For more than two classes some decide between pairs of them, which are more.
@@ -175,19 +175,19 @@ def _guess(model: Any, methods: tuple[str, ...]) -> tuple[OutputTensor, ...]:
         }
     else:
         known = {
-            "predict": [OutputTensor("predict", *_of_predictions(model, last))],
-            "decision_function": [OutputTensor("decision_function", "FP64", ())],
+            "predict": [OutputTensor("predict", *_of_predictions(last))],
+            "decision_function": [OutputTensor("decision_function", "FP64", () if hasattr(last, "offset_") else (-1,))],
         }
     known["score_samples"] = [OutputTensor("score_samples", "FP64", ())]
     return tuple(output for name in methods for output in known.get(name, [OutputTensor(name, "FP64", (-1,))]))
 
 
-def _of_predictions(model: Any, last: Any) -> tuple[str, tuple[int, ...]]:
+def _of_predictions(last: Any) -> tuple[str, tuple[int, ...]]:
     """Returns datatype and shape of what an estimator without classes predicts."""
     if isinstance(clusters := getattr(last, "labels_", None), np.ndarray):
         return protocol.datatype_of(clusters), ()
-    # A mixture predicts the number of a component.
-    if is_outlier_detector(model) or hasattr(last, "means_"):
+    # An outlier detector predicts 1 and -1, a mixture the number of a component.
+    if hasattr(last, "offset_") or hasattr(last, "means_"):
         return "INT64", ()
     coefficients: Any = getattr(last, "coef_", ())
     if np.ndim(coefficients) == 2 and not getattr(last, "_predict_1d", False):

@@ -203,6 +203,21 @@ def test_outputs_that_nothing_could_be_predicted_for_are_described_like_those_th
     assert all(-1 not in output.shape for output in known)
 
 
+class Elsewhere:
+    """Follows none of scikit-learn's conventions but its methods' names."""
+
+    n_features_in_ = 2
+
+    def predict(self, rows: Any) -> Any:
+        return np.zeros(len(rows))
+
+
+def test_an_estimator_from_elsewhere_need_only_predict() -> None:
+    described = signature.describe(Elsewhere())
+    assert [column.kind for column in described.columns] == [Kind.ANY, Kind.ANY]
+    assert described.outputs == (signature.OutputTensor("predict", "FP64", ()),)
+
+
 def test_outputs_that_fail_for_the_made_up_row_are_still_described() -> None:
     columns = ColumnTransformer([("c", OneHotEncoder(), ["city"])], remainder="passthrough")
     model = make_pipeline(columns, KMeans(2, n_init=1)).fit(FRAME)
