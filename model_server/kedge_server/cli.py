@@ -281,7 +281,7 @@ def _package(options: argparse.Namespace) -> int:
     try:
         digest = packing.package(
             model.estimator,
-            packing.read_reference(options.reference),
+            packing.read_reference(options.reference, model.signature),
             options.out,
             name=options.model_name,
             version=options.model_version,
@@ -290,7 +290,7 @@ def _package(options: argparse.Namespace) -> int:
             bins_of=options.bins_of,
         )
     except (ValueError, OSError) as exc:
-        print(f"kedge-server: {exc}", file=sys.stderr)  # noqa: T201
+        print("kedge-server:", " ".join(str(exc).split()), file=sys.stderr)  # noqa: T201 - one line, whoever raised it
         return 2
     print(digest)  # noqa: T201
     return 0

@@ -54,7 +54,7 @@ class Counter:
         self._edges = np.full((int(self._compared.max(initial=0)), padded), np.nan)
         self._lowest, self._highest = np.full(padded, np.nan), np.full(padded, np.nan)
         for i, b in enumerate(bins):
-            if b is not None:
+            if b is not None and b.edges:
                 edges = profiles.comparable_edges(b)
                 self._edges[: len(edges), i] = edges
                 self._lowest[i], self._highest[i] = edges[0], edges[-1]
@@ -84,6 +84,14 @@ class Counter:
     def missing(self, columns: Sequence[int]) -> int:
         """Returns how many values of some columns were missing."""
         return int(self._missing[list(columns)].sum())
+
+    def outside(self, columns: Sequence[int]) -> int:
+        """Returns how many values of some columns were out of range; of a column without edges none is."""
+        at = [column for column in columns if self._n_edges[column]]
+        if not at:
+            return 0
+        below = self._rows - self._missing[at] - self._above[0, at]
+        return int((below + self._above[self._n_edges[at] - 1, at]).sum())
 
     def _add_native(self, values: protocol.Array) -> protocol.Array:
         assert _kernel is not None  # noqa: S101 - the constructor was told so

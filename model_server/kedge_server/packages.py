@@ -16,8 +16,9 @@ import dataclasses
 import hashlib
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sklearn
@@ -31,6 +32,9 @@ MANIFEST = fetching.MANIFEST
 FILES = MODEL, PROFILE, GOLDEN = fetching.PACKAGE_FILES
 # Larger than any manifest or profile that the format allows to be useful.
 _MAX_JSON_BYTES = 16 << 20
+# What a value of each kind is in JSON, when it is not missing.
+_VALUES = {Kind.NUMBER: (int, float), Kind.STRING: (str,), Kind.ANY: (int, float, str)}
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,31 +115,66 @@ def libraries() -> dict[str, str]:
 
 
 def read(folder: Path, sha256: str | None) -> Package:
-    """Reads a package and checks every digest in it, the manifest's first.
+    """Reads a package and checks every digest in it, the manifest's first, and that its files agree.
 
     Raises:
         StartFailure: ModelFetchFailed, ModelDigestMismatch, ModelLoadFailed.
     """
     try:
-        content = _read_json(folder / MANIFEST)
+        content = _read(folder / MANIFEST)
         digest = hashlib.sha256(content).hexdigest()
         failures.check_digest(str(folder / MANIFEST), digest, sha256)
-        manifest = parse_manifest(content, digest)
+        manifest = _parsed(folder / MANIFEST, lambda: parse_manifest(content, digest))
         for name, expected in manifest.files.items():
             with (folder / name).open("rb") as file:
                 failures.check_digest(str(folder / name), hashlib.file_digest(file, "sha256").hexdigest(), expected)
-        profile = profiles.Profile.from_json(json.loads(_read_json(folder / PROFILE)))
-        golden = _golden_from_json(json.loads(_read_json(folder / GOLDEN)))
+        profile = _parsed(folder / PROFILE, lambda: _profile(_read(folder / PROFILE), manifest.columns))
+        golden = _parsed(folder / GOLDEN, lambda: _golden(_read(folder / GOLDEN), manifest.columns))
     except OSError as exc:
         raise failures.StartFailure(
             failures.MODEL_FETCH_FAILED,
             f"The package {folder} cannot be read: {exc.strerror or exc}; check the model's URI or mount.",
         ) from exc
-    except (ValueError, KeyError, TypeError) as exc:
-        raise failures.StartFailure(
-            failures.MODEL_LOAD_FAILED, f"The package {folder} is damaged: {exc}; pack the model again."
-        ) from exc
     return Package(folder, manifest, profile, golden)
+
+
+def _parsed(path: Path, parse: Callable[[], _Parsed]) -> _Parsed:
+    """Names the file that is damaged: JSON of another form can raise whatever there is."""
+    try:
+        return parse()
+    except OSError:
+        raise
+    except Exception as exc:
+        what = exc if isinstance(exc, ValueError) else f"{type(exc).__name__}: {exc}"
+        raise failures.StartFailure(
+            failures.MODEL_LOAD_FAILED, f"{path} is damaged: {what}; pack the model again."
+        ) from exc
+
+
+def _profile(content: bytes, columns: tuple[Column, ...]) -> profiles.Profile:
+    profile = profiles.Profile.from_json(json.loads(content))
+    names = {column.name for column in columns}
+    for bins in (*profile.features, *profile.further):
+        if bins.name not in names:
+            raise ValueError(f'it has a feature "{bins.name}", which is none of the model\'s')
+    return profile
+
+
+def _golden(content: bytes, columns: tuple[Column, ...]) -> GoldenRows:
+    golden = _golden_from_json(json.loads(content))
+    if len(golden.rows) != len(columns):
+        raise ValueError(f"its rows have {len(golden.rows)} features instead of {len(columns)}")
+    count = len(golden.rows[0])
+    for column, values in zip(columns, golden.rows, strict=True):
+        if not values or len(values) != count:
+            raise ValueError(f'feature "{column.name}" has {len(values)} rows instead of {max(count, 1)}')
+        for value in values:
+            if value is not None and not isinstance(value, _VALUES[column.kind]):
+                raise ValueError(f'feature "{column.name}" is a {column.kind.value}, but a row has {value!r:.60}')
+    for name, answer in golden.answers.items():
+        if np.array(answer).shape[:1] != (count,):
+            raise ValueError(f"{name} has {len(answer)} answers for {count} rows")
+    return golden
 
 
 def parse_manifest(content: bytes, digest: str) -> Manifest:
@@ -179,7 +218,7 @@ def differences(golden: GoldenRows, method: str, array: protocol.Array) -> list[
 
 def differing(golden: GoldenRows, expected: protocol.Array, found: protocol.Array) -> protocol.Array:
     """Returns a mask (n_rows,) of the rows in which two answers differ beyond the tolerance."""
-    if expected.shape != found.shape:
+    if expected.shape != found.shape or (found.dtype.kind == "f" and expected.dtype.kind not in "fiu"):
         return np.ones(len(found), dtype=np.bool_)
     if found.dtype.kind == "f":
         same: protocol.Array = np.isclose(
@@ -194,7 +233,7 @@ def differing(golden: GoldenRows, expected: protocol.Array, found: protocol.Arra
     return np.logical_not(same.reshape(len(found), -1).all(axis=1))
 
 
-def _read_json(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         content = file.read(_MAX_JSON_BYTES + 1)
     if len(content) > _MAX_JSON_BYTES:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def package(
             is the same: only over the same bins can two versions' live data be compared.
 
     Raises:
-        ValueError: The reference does not fit the model.
+        ValueError: The reference does not fit the model, or the model raises for it.
         FileExistsError: `out` exists.
         StartFailure: The model does not load again from what was written, or the earlier package cannot be read.
     """
@@ -86,71 +87,95 @@ def package(
 
 
 def reference_columns(reference: Any, signature: Signature) -> tuple[protocol.Array, ...]:
-    """Returns the reference as one array (n_rows,) a feature, float64 or object.
+    """Returns the reference as one array (n_rows,) a feature: float64, or object of strings and None.
 
     Raises:
-        ValueError: It lacks a feature, has no rows, or the model takes text.
+        ValueError: It lacks a feature, has no rows or values of another kind, or the model takes text.
     """
     if not signature.columns or signature.layout is Layout.TEXT:
         raise ValueError("a package needs a model with a fixed number of features")
-    if len(reference) == 0:
-        raise ValueError("the reference has no rows")
     names = [column.name for column in signature.columns]
     if hasattr(reference, "columns"):
-        given = [str(name) for name in reference.columns]
-        if signature.named:
-            missing = [name for name in names if name not in given]
-            if missing:
-                raise ValueError(f"the reference lacks {', '.join(missing[:5])}")
-            arrays = [reference[name].to_numpy() for name in names]
-        else:
-            arrays = [reference.iloc[:, i].to_numpy() for i in range(len(given))]
+        given = {str(label): reference[label] for label in reference.columns}
+        if missing := [name for name in names if signature.named and name not in given]:
+            raise ValueError(f"the reference lacks {', '.join(missing[:5])}")
+        arrays = [given[name] for name in names] if signature.named else list(given.values())
     else:
-        arrays = list(np.asarray(reference).T)
+        rows = np.asarray(reference)
+        if rows.ndim != 2:
+            raise ValueError(f"the reference has the shape {rows.shape}; it must be (n_rows, n_features)")
+        arrays = list(rows.T)
     if len(arrays) != len(names):
         raise ValueError(f"the reference has {len(arrays)} features, but the model takes {len(names)}")
+    if len(reference) == 0:
+        raise ValueError("the reference has no rows")
     step = max(1, len(reference) // _MAX_REFERENCE_ROWS)
-    return tuple(_plain(values[::step]) for values in arrays)
+    return tuple(_typed(c, np.asarray(values)[::step]) for c, values in zip(signature.columns, arrays, strict=True))
 
 
-def _plain(values: Any) -> protocol.Array:
-    array = np.asarray(values)
-    if array.dtype.kind in "fiub":
-        return array.astype(np.float64)
-    plain = np.empty(len(array), dtype=object)
-    plain[:] = [None if v is None or v != v else v for v in array.tolist()]  # noqa: PLR0124 - NaN is not itself
-    return plain
+def _typed(column: Column, values: protocol.Array) -> protocol.Array:
+    """Returns a feature's values as float64 for numbers, and as object for strings, with None for what is missing.
+
+    What the model does not tell, the values do. When all are missing, only their type can.
+    """
+    if values.dtype.kind not in "fiubOUT":
+        raise ValueError(f'feature "{column.name}" of the reference is of type {values.dtype}; give numbers or strings')
+    if values.dtype.kind in "fiub" and column.kind is not Kind.STRING:
+        return values.astype(np.float64)
+    import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415 - half a second, which --help need not take
+
+    # Of all that there is to mark a missing value, pandas' own is equal to nothing and not even unequal to itself.
+    there = ~pd.isna(values)
+    present = values[there].tolist()
+    numbers = present and all(isinstance(v, (Real, np.bool_)) for v in present)
+    if column.kind is Kind.STRING or (column.kind is Kind.ANY and not numbers):
+        if (odd := next((v for v in present if not isinstance(v, str)), None)) is not None:
+            raise ValueError(f'feature "{column.name}" takes strings, but the reference has {odd!r:.60}; convert it')
+        strings = np.full(len(values), None, dtype=object)
+        strings[there] = present
+        return strings
+    floats = np.full(len(values), np.nan)
+    try:
+        floats[there] = [float(v) for v in present]
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise ValueError(f'feature "{column.name}" takes numbers, unlike the reference: {exc!s:.200}') from exc
+    return floats
 
 
 def _described(column: Column, values: protocol.Array) -> Column:
     """Adds to what the model tells of a feature what its training data tells."""
     missing = decoding.is_missing(values)
-    present = values[~missing]
-    is_text = values.dtype == object and any(isinstance(v, str) for v in present.tolist())
-    kind = column.kind if column.kind is not Kind.ANY else (Kind.STRING if is_text else Kind.NUMBER)
-    example = present[0].item() if present.dtype != object and len(present) else next(iter(present.tolist()), None)
+    strings = values.dtype == object
     return Column(
         name=column.name,
-        kind=kind,
-        example=example,
-        datatype="BYTES" if kind is Kind.STRING else "FP64",
+        kind=Kind.STRING if strings else Kind.NUMBER,
+        example=next(iter(values[~missing].tolist()), None),
+        datatype="BYTES" if strings else "FP64",
         allow_missing=bool(missing.any()),
     )
 
 
-def read_reference(path: Path) -> Any:
+def read_reference(path: Path, signature: Signature) -> Any:
     """Reads reference rows from a CSV file with a header, or from a `.npy` file.
+
+    Columns that are strings in the model stay strings, also those that look like numbers.
 
     Raises:
         ValueError: The file is of another kind or damaged.
         OSError: It cannot be read.
     """
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
+        try:
+            return np.load(path, allow_pickle=False)
+        except EOFError as exc:
+            raise ValueError(f"the reference {path} is empty") from exc
     if path.suffix == ".csv":
-        import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
+        import pandas as pd  # noqa: PLC0415
 
-        return pd.read_csv(path)
+        header = [str(name) for name in pd.read_csv(path, nrows=0).columns]
+        columns = signature.by_name if signature.named else dict(zip(header, signature.columns, strict=False))
+        strings = [name for name in header if name in columns and columns[name].kind is Kind.STRING]
+        return pd.read_csv(path, dtype=dict.fromkeys(strings, str))
     raise ValueError(f"the reference {path} must be a .csv or a .npy file")
 
 
@@ -169,13 +194,14 @@ def _profile(
     like: profiles.Profile | None,
 ) -> profiles.Profile:
     methods = tuple(m for m in signature.methods if m in ("predict", "predict_proba"))
-    request = protocol.InferRequest(None, rows_of(columns, signature), methods)
-    outputs = predictor.try_out(request) if methods else []
+    outputs = _answers(predictor, rows_of(columns, signature), methods)
     names = [column.name for column in signature.columns]
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    features, further = profiles.of_features(names, columns, like)
     return profiles.Profile(
         rows=len(columns[0]),
-        features=profiles.of_features(names, columns, like),
+        features=features,
+        further=further,
         outputs=profiles.of_outputs(outputs, like),
         calibrated=type(last).__name__ == "CalibratedClassifierCV",
     )
@@ -189,9 +215,19 @@ def _golden(
     rows = tuple(values[chosen] for values in columns)
     answers: dict[str, list[Any]] = {}
     for method in signature.methods:
-        for name, array in predictor.try_out(protocol.InferRequest(None, rows_of(rows, signature), (method,))):
+        for name, array in _answers(predictor, rows_of(rows, signature), (method,)):
             answers[name] = array.tolist()
     return packages.GoldenRows(rows=tuple(_without_nan(values) for values in rows), answers=answers)
+
+
+def _answers(predictor: predicting.Predictor, rows: protocol.Rows, methods: tuple[str, ...]) -> list[protocol.Output]:
+    try:
+        return predictor.try_out(protocol.InferRequest(None, rows, methods))
+    except Exception as exc:
+        raise ValueError(
+            f"the model cannot {' and '.join(methods)} for the reference: {type(exc).__name__}: {exc};"
+            " pack it with rows like those of its training"
+        ) from exc
 
 
 def _without_nan(values: protocol.Array) -> list[Any]:

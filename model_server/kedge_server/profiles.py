@@ -7,8 +7,10 @@ of a pod's lives before a restart add exactly, which statistics such as a PSI do
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +18,13 @@ import numpy as np
 
 from kedge_server import decoding, protocol
 
-# Bounds on what Prometheus has to keep: at most 50 features with 13 bins each.
+# Bounds on what Prometheus has to keep: at most 50 features with 13 bins each. Of further ones there is only
+# whether a value is missing, out of range or new, all together.
 MAX_FEATURES = 50
 _DECILES = 10
 _MAX_CATEGORIES = 10
 _MAX_LABEL_CHARS = 64
+_DIGEST_CHARS = 8
 
 MISSING = "__missing__"
 NEW = "__new__"
@@ -39,6 +43,8 @@ class Bins:
             are counted as `__other__`, and what it did not have as `__new__`.
         others: Categories of the reference that have no bin of their own.
         counts: Rows of the reference in each of `labels`.
+        strings: Whether the values are strings although no category has a bin. When the reference has none at
+            all, every string is new; of numbers none is out of range then.
     """
 
     name: str
@@ -46,18 +52,27 @@ class Bins:
     categories: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
+    strings: bool = False
 
     @property
     def numeric(self) -> bool:
         """Tells whether the bins are ranges."""
-        return not self.categories
+        return not self.categories and not self.strings
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
-        """Returns a label a bin: a range's upper edge or a category; what is missing comes last."""
+        """Returns a label a bin, each another: a range's upper edge or a category; what is missing comes last."""
         if self.numeric:
             return (*(repr(float(edge)) for edge in self.edges), "+Inf", MISSING)
-        return (*(c[:_MAX_LABEL_CHARS] for c in self.categories), OTHER, NEW, MISSING)
+        short = [category[:_MAX_LABEL_CHARS] for category in self.categories]
+        often = collections.Counter((*short, OTHER, NEW, MISSING))
+        named = (s if often[s] == 1 else _digested(c) for s, c in zip(short, self.categories, strict=True))
+        return (*named, OTHER, NEW, MISSING)
+
+    @functools.cached_property
+    def index(self) -> dict[str, int]:
+        """Returns the position of the bin of each category that the reference has."""
+        return {category: min(i, len(self.categories)) for i, category in enumerate((*self.categories, *self.others))}
 
     def to_json(self) -> dict[str, Any]:
         """Returns the form that a package keeps."""
@@ -76,9 +91,12 @@ class Bins:
             categories=tuple(str(v) for v in document.get("categories", ())),
             others=tuple(str(v) for v in document.get("others", ())),
             counts=tuple(int(v) for v in document["counts"]),
+            strings=bool(document.get("strings", False)),
         )
         if len(bins.counts) != len(bins.labels):
             raise ValueError(f"{bins.name} has {len(bins.counts)} counts for {len(bins.labels)} bins")
+        if len(set(bins.labels)) < len(bins.labels):
+            raise ValueError(f"{bins.name} has two bins of one label")
         if list(bins.edges) != sorted(set(bins.edges)):
             raise ValueError(f"the edges of {bins.name} do not ascend")
         if len(bins.labels) > _DECILES + 3:
@@ -95,12 +113,14 @@ class Profile:
         features: Bins of the first `MAX_FEATURES` features.
         outputs: Bins of what the model predicted for the reference.
         calibrated: Whether the model's probabilities come from a calibration.
+        further: Of the other features no more than the range or the categories; empty in older packages.
     """
 
     rows: int
     features: tuple[Bins, ...]
     outputs: tuple[Bins, ...]
     calibrated: bool = False
+    further: tuple[Bins, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the form that a package keeps."""
@@ -109,6 +129,7 @@ class Profile:
             "calibrated": self.calibrated,
             "features": [bins.to_json() for bins in self.features],
             "outputs": [bins.to_json() for bins in self.outputs],
+            "further": [bins.to_json() for bins in self.further],
         }
 
     @classmethod
@@ -126,20 +147,28 @@ class Profile:
             features=features,
             outputs=tuple(Bins.from_json(d) for d in document["outputs"]),
             calibrated=bool(document.get("calibrated", False)),
+            further=tuple(Bins.from_json(d) for d in document.get("further", ())),
         )
 
 
-def measure(name: str, values: protocol.Array) -> Bins:
-    """Chooses bins for the reference's values (n_rows,) and counts them."""
-    missing = decoding.is_missing(values)
-    present = values[~missing]
-    if values.dtype == object and not all(isinstance(v, (int, float)) for v in present.tolist()):
-        return _measure_categories(name, values, [str(v) for v in present.tolist()])
-    numbers = present.astype(np.float64)
-    numbers = numbers[np.isfinite(numbers)]
+def _digested(category: str) -> str:
+    """Returns a label for a category whose own is another's too; the same one whichever categories are beside it."""
+    digest = hashlib.sha256(category.encode()).hexdigest()[:_DIGEST_CHARS]
+    return f"{category[: _MAX_LABEL_CHARS - _DIGEST_CHARS - 1]}~{digest}"
+
+
+def measure(name: str, values: protocol.Array, *, coarse: bool = False) -> Bins:
+    """Chooses bins for the reference's values (n_rows,), strings when they are objects, and counts them.
+
+    Coarse bins only tell what lies within the reference from what does not.
+    """
+    present = values[~decoding.is_missing(values)]
+    if values.dtype == object:
+        return _measure_categories(name, values, [str(v) for v in present.tolist()], 0 if coarse else _MAX_CATEGORIES)
+    numbers = present[np.isfinite(present)].astype(np.float64)
     # Values of the data itself, so that an edge is not a rounding error beside one.
-    levels = np.linspace(0, 1, _DECILES + 1)
-    quantiles = np.quantile(numbers, levels, method="inverted_cdf") if len(numbers) else np.zeros(1)
+    levels = np.linspace(0, 1, 2 if coarse else _DECILES + 1)
+    quantiles = np.quantile(numbers, levels, method="inverted_cdf") if len(numbers) else numbers
     edges = np.unique(quantiles)
     if len(edges) == 1:
         # A constant is a range too, and not the end of one.
@@ -148,11 +177,12 @@ def measure(name: str, values: protocol.Array) -> Bins:
     return dataclasses.replace(bins, counts=tuple(count(bins, values).tolist()))
 
 
-def _measure_categories(name: str, values: protocol.Array, present: list[str]) -> Bins:
+def _measure_categories(name: str, values: protocol.Array, present: list[str], most: int) -> Bins:
     found, frequency = np.unique(np.array(present, dtype=object), return_counts=True)
     order = np.lexsort((found.astype(str), -frequency))
     ranked = [str(found[i]) for i in order]
-    bins = Bins(name, categories=tuple(ranked[:_MAX_CATEGORIES]), others=tuple(ranked[_MAX_CATEGORIES:]))
+    kept, others = tuple(ranked[:most]), tuple(ranked[most:])
+    bins = Bins(name, categories=kept, others=others, strings=not kept)
     return dataclasses.replace(bins, counts=tuple(count(bins, values).tolist()))
 
 
@@ -169,10 +199,8 @@ def place(bins: Bins, values: protocol.Array) -> protocol.Array:
         positions = np.searchsorted(comparable_edges(bins), numbers)
         positions[np.isnan(numbers)] = last
         return positions
-    index = {category: i for i, category in enumerate(bins.categories)}
-    other = len(bins.categories)
-    index.update((category, other) for category in bins.others)
-    found = [last if v is None or v != v else index.get(str(v), other + 1) for v in values.tolist()]  # noqa: PLR0124
+    index, new = bins.index, last - 1
+    found = [last if v is None or v != v else index.get(str(v), new) for v in values.tolist()]  # noqa: PLR0124
     return np.array(found, dtype=np.int64)
 
 
@@ -182,7 +210,7 @@ def comparable_edges(bins: Bins) -> protocol.Array:
     The minimum itself belongs to the reference's range and not below it.
     """
     edges = np.asarray(bins.edges)
-    edges[0] = np.nextafter(edges[0], -np.inf)
+    edges[:1] = np.nextafter(edges[:1], -np.inf)
     return edges
 
 
@@ -195,26 +223,34 @@ def as_numbers(values: protocol.Array) -> protocol.Array:
 
 def of_features(
     names: Sequence[str], columns: Sequence[protocol.Array], like: Profile | None = None
+) -> tuple[tuple[Bins, ...], tuple[Bins, ...]]:
+    """Measures the first `MAX_FEATURES` features, and the further ones coarsely.
+
+    The bins are those of another profile, where it has some of that kind.
+    """
+    pairs = list(zip(names, columns, strict=True))
+    features, further = (like.features, like.further) if like else ((), ())
+    return (
+        _measure_all(pairs[:MAX_FEATURES], features, coarse=False),
+        _measure_all(pairs[MAX_FEATURES:], further, coarse=True),
+    )
+
+
+def _measure_all(
+    pairs: Sequence[tuple[str, protocol.Array]], like: Sequence[Bins], *, coarse: bool
 ) -> tuple[Bins, ...]:
-    """Measures the first `MAX_FEATURES` features, over the bins of another profile where it has some of that kind."""
-    known = {bins.name: bins for bins in like.features} if like else {}
-    pairs = list(zip(names, columns, strict=True))[:MAX_FEATURES]
-    return tuple(_measure_like(known.get(name), name, values) for name, values in pairs)
+    known = {bins.name: bins for bins in like}
+    return tuple(_measure_like(known.get(name), measure(name, values, coarse=coarse), values) for name, values in pairs)
 
 
 def of_outputs(outputs: Sequence[protocol.Output], like: Profile | None = None) -> tuple[Bins, ...]:
     """Measures what can be put into bins: labels and numbers, and the highest probability."""
-    known = {bins.name: bins for bins in like.outputs} if like else {}
-    found: list[Bins] = []
-    for name, array in outputs:
-        values = scalar(name, array)
-        if values is not None:
-            found.append(_measure_like(known.get(name), name, values))
-    return tuple(found)
+    scalars = [(name, scalar(name, array)) for name, array in outputs]
+    pairs = [(name, values) for name, values in scalars if values is not None]
+    return _measure_all(pairs, like.outputs if like else (), coarse=False)
 
 
-def _measure_like(known: Bins | None, name: str, values: protocol.Array) -> Bins:
-    own = measure(name, values)
+def _measure_like(known: Bins | None, own: Bins, values: protocol.Array) -> Bins:
     if known is None or known.numeric != own.numeric:
         return own
     return dataclasses.replace(known, counts=tuple(count(known, values).tolist()))

@@ -93,7 +93,7 @@ def warm_up(predictor: predicting.Predictor, signature: Signature) -> tuple[Outp
     rows = _made_up_rows(signature)
     if rows is None:
         return signature.outputs
-    known = {output.name: output for output in signature.outputs}
+    described: list[OutputTensor] = []
     default = signature.methods[0]
     for method in signature.methods:
         try:
@@ -104,15 +104,15 @@ def warm_up(predictor: predicting.Predictor, signature: Signature) -> tuple[Outp
                     "the made-up warm-up row does not suit the model",
                     extra={"method": method, "error": f"{type(exc).__name__}: {exc}"[:300]},
                 )
+                described.extend(signature.outputs_of(method))
                 continue
             raise failures.StartFailure(
                 failures.WARM_UP_FAILED,
                 f"The model loads but cannot {default}: {type(exc).__name__}: {exc}; check that it does with this"
                 " server's library versions.",
             ) from exc
-        known.pop(method)
-        known.update((name, observed(name, array)) for name, array in outputs)
-    return tuple(known.values())
+        described.extend(observed(name, array) for name, array in outputs)
+    return tuple(described)
 
 
 def _made_up_rows(signature: Signature) -> protocol.Rows | None:

@@ -7,6 +7,8 @@ cost a row is then a fraction of a microsecond for each feature's dozen of compa
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,25 +22,59 @@ from kedge_server.signature import Signature
 BLOCK_ROWS = 256
 
 OTHER_FEATURES = "__other__"
+# Where the counts of a feature of strings are, from the end.
+_NEW, _MISSING = -2, -1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """One feature, or all those without bins of their own.
+
+    Attributes:
+        name: What metrics call it.
+        features: The bins of each.
+        unknown: Positions of features of which an older package says nothing: only what is missing can be counted.
+    """
+
+    name: str
+    features: Sequence[profiles.Bins]
+    unknown: Sequence[int] = ()
+
+    @functools.cached_property
+    def labels(self) -> dict[str, str]:
+        return {"feature": self.name}
+
+    @functools.cached_property
+    def numbers(self) -> list[profiles.Bins]:
+        return [bins for bins in self.features if bins.numeric]
+
+    @functools.cached_property
+    def strings(self) -> list[profiles.Bins]:
+        return [bins for bins in self.features if not bins.numeric]
 
 
 class Quality:
     """Counters of one model's inputs and outputs.
 
     Args:
-        profile: The bins, and the reference's counts in them.
+        profile: The bins, and the reference's counts in them. Features beyond those that have some of their own
+            are counted together, as `__other__`.
         signature: Where each feature is in a row.
     """
 
     def __init__(self, profile: profiles.Profile, signature: Signature) -> None:
         self._profile = profile
         names = [column.name for column in signature.columns]
-        self._position = {bins.name: names.index(bins.name) for bins in profile.features}
         self._width = len(names)
-        self._rest = [i for i, name in enumerate(names) if name not in self._position]
-        self._categorical = [bins for bins in profile.features if not bins.numeric]
-        numeric = {bins.name: bins for bins in profile.features if bins.numeric}
-        self._counter = counting.Counter([numeric.get(name) for name in names])
+        self._position = {name: i for i, name in enumerate(names)}
+        known = {bins.name: bins for bins in (*profile.features, *profile.further)}
+        self._categorical = [bins for bins in known.values() if not bins.numeric]
+        self._numeric = [bins for bins in known.values() if bins.numeric]
+        self._unknown = [i for i, name in enumerate(names) if name not in known]
+        self._shown = [_Shown(bins.name, [bins]) for bins in profile.features]
+        if len(names) > len(profile.features):
+            self._shown.append(_Shown(OTHER_FEATURES, profile.further, self._unknown))
+        self._counter = counting.Counter([b if (b := known.get(name)) and b.numeric else None for name in names])
         self._lock = threading.Lock()
         self._pending: list[tuple[protocol.Rows, list[protocol.Output]]] = []
         self._pending_rows = 0
@@ -64,7 +100,10 @@ class Quality:
             features = self._feature_counts()
             outputs = {name: counts.copy() for name, counts in self._label_outputs.items()}
             outputs.update((name, counter.counts(0)) for name, counter in self._number_outputs.items())
-            rest_missing, invalid = self._counter.missing(self._rest), self._invalid_rows
+            missing = [(shown.labels, self._missing(shown)) for shown in self._shown]
+            outside = [(s.labels, self._counter.outside(self._positions(s.numbers))) for s in self._shown if s.numbers]
+            new = [(shown.labels, self._strings(shown, _NEW)) for shown in self._shown if shown.strings]
+            invalid = self._invalid_rows
         profile = self._profile
         yield (
             "kedge_server_feature_bin_total",
@@ -90,25 +129,18 @@ class Quality:
             "The same count for the reference that the model was packed with.",
             _by_bin("output", profile.outputs, {b.name: np.array(b.counts) for b in profile.outputs}),
         )
-        missing = [({"feature": name}, int(counts[-1])) for name, counts in features.items()]
-        if self._rest:
-            missing.append(({"feature": OTHER_FEATURES}, rest_missing))
         yield "kedge_server_feature_missing_total", "counter", "Rows that lack a feature's value.", missing
         yield (
             "kedge_server_feature_out_of_range_total",
             "counter",
             "Rows with a number below or above all of the reference.",
-            [
-                ({"feature": b.name}, int(features[b.name][0] + features[b.name][len(b.edges)]))
-                for b in profile.features
-                if b.numeric
-            ],
+            outside,
         )
         yield (
             "kedge_server_feature_new_category_total",
             "counter",
             "Rows with a category that the reference does not have.",
-            [({"feature": b.name}, int(features[b.name][-2])) for b in profile.features if not b.numeric],
+            new,
         )
         yield (
             "kedge_server_invalid_rows_total",
@@ -125,6 +157,16 @@ class Quality:
             for bins in self._profile.features
         }
 
+    def _missing(self, shown: _Shown) -> int:
+        numbers = self._counter.missing([*self._positions(shown.numbers), *shown.unknown])
+        return numbers + self._strings(shown, _MISSING)
+
+    def _positions(self, features: Sequence[profiles.Bins]) -> list[int]:
+        return [self._position[bins.name] for bins in features]
+
+    def _strings(self, shown: _Shown, place: int) -> int:
+        return sum(int(self._counts[bins.name][place]) for bins in shown.strings)
+
     def _flush(self) -> None:
         if not self._pending:
             return
@@ -135,18 +177,16 @@ class Quality:
         for bins in self._categorical:
             positions = profiles.place(bins, _column(rows, self._position[bins.name]))
             self._counts[bins.name] += np.bincount(positions, minlength=len(bins.labels))
-            invalid |= positions == len(bins.labels) - 2
+            invalid |= positions == len(bins.labels) + _NEW
         self._invalid_rows += int(invalid.sum())
         self._count_outputs([output for _, outputs in pending for output in outputs])
 
     def _numbers(self, rows: Sequence[protocol.Rows]) -> protocol.Array:
         """Returns all rows as float64 (n_rows, n_features), where what is no number is only missing or not."""
         numbers = np.zeros((sum(r.count for r in rows), self._width))
-        for bins in self._profile.features:
-            if bins.numeric:
-                position = self._position[bins.name]
-                numbers[:, position] = profiles.as_numbers(_column(rows, position))
-        for position in self._rest:
+        for position in self._positions(self._numeric):
+            numbers[:, position] = profiles.as_numbers(_column(rows, position))
+        for position in self._unknown:
             numbers[decoding.is_missing(_column(rows, position)), position] = np.nan
         return numbers
 

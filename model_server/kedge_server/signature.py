@@ -10,18 +10,22 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils import get_tags
 
 from kedge_server import protocol
 
 # In the order in which the first one available is the default output.
 METHODS = ("predict", "transform", "predict_proba", "decision_function", "score_samples")
 
-_TEXT_MODULE = "sklearn.feature_extraction.text"
-_CATEGORY_LEARNERS = ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder")
+_NO_STEP = (None, "drop", "passthrough")
+# What only hands rows on: a column that no part of it is given may be anything.
+_CONTAINERS = ("Pipeline", "ColumnTransformer", "FeatureUnion")
+# Where meta-estimators keep the one that they have fitted, or were given fitted.
+_HOLDERS = ("best_estimator_", "estimator_", "regressor_", "estimator")
 
 
 class Kind(enum.Enum):
@@ -110,6 +114,10 @@ class Signature:
         """Returns the features by name."""
         return {column.name: column for column in self.columns}
 
+    def outputs_of(self, method: str) -> tuple[OutputTensor, ...]:
+        """Returns the tensors that one method gives, which may be several with a number each."""
+        return tuple(o for o in self.outputs if o.name == method or o.name.removeprefix(f"{method}_").isdigit())
+
     @functools.cached_property
     def complete(self) -> tuple[int, ...]:
         """Positions of the columns that must not lack a value."""
@@ -130,45 +138,74 @@ def describe(model: Any) -> Signature:
     methods = tuple(name for name in METHODS if hasattr(model, name))
     if not methods:
         raise ValueError(f"{type(model).__name__} offers none of {', '.join(METHODS)}")
-    if type(_first_step(model)).__module__ == _TEXT_MODULE:
-        text = Column("text", Kind.STRING, "")
-        return Signature(Layout.TEXT, (text,), 1, named=False, methods=methods, outputs=_guess(model, methods))
+    outputs = _guess(model, methods)
     width = getattr(model, "n_features_in_", None)
+    if width is None and _takes_text(model):
+        text = Column("text", Kind.STRING, "")
+        return Signature(Layout.TEXT, (text,), 1, named=False, methods=methods, outputs=outputs)
     if width is None:
-        return Signature(Layout.MATRIX, (), None, named=False, methods=methods, outputs=_guess(model, methods))
+        return Signature(Layout.MATRIX, (), None, named=False, methods=methods, outputs=outputs)
     width = int(width)
     names = getattr(model, "feature_names_in_", None)
     known = _known(model, width)
     # scikit-learn's own names for features without one.
     labels = [f"x{i}" for i in range(width)] if names is None else [str(name) for name in names]
     columns = tuple(Column(label, *pair) for label, pair in zip(labels, known, strict=True))
-    layout = Layout.FRAME if names is not None and _needs_frame(model) else Layout.MATRIX
-    return Signature(layout, columns, width, named=names is not None, methods=methods, outputs=_guess(model, methods))
+    layout = Layout.FRAME if names is not None and _needs_frame(model, width) else Layout.MATRIX
+    return Signature(layout, columns, width, named=names is not None, methods=methods, outputs=outputs)
 
 
 def _guess(model: Any, methods: tuple[str, ...]) -> tuple[OutputTensor, ...]:
-    """Tells the outputs of an estimator that has not been run: its classes say most."""
-    classes = getattr(model, "classes_", None)
-    labels = "FP64"
-    if isinstance(classes, np.ndarray):
-        labels = protocol.datatype_of(classes)
-    width = (-1,) if not isinstance(classes, np.ndarray) else (len(classes),)
-    known = {"predict": (labels, ()), "predict_proba": ("FP64", width), "score_samples": ("FP64", ())}
-    return tuple(OutputTensor(name, *known.get(name, ("FP64", (-1,)))) for name in methods)
+    """Tells the outputs of an estimator that has not been run, by what fitting has left in it."""
+    classes, last = getattr(model, "classes_", None), _last(model)
+    if isinstance(classes, list):
+        # One array of classes for each of several outputs.
+        known = {
+            "predict": [OutputTensor("predict", protocol.datatype_of(classes[0]), (len(classes),))],
+            "predict_proba": [OutputTensor(f"predict_proba_{i}", "FP64", (len(c),)) for i, c in enumerate(classes)],
+        }
+    elif isinstance(classes, np.ndarray):
+        labels: tuple[int, ...] = (len(classes),) if getattr(last, "multilabel_", False) else ()
+        # For more than two classes some decide between pairs of them, which are more.
+        scores = labels if len(classes) == 2 else (-1,)
+        known = {
+            "predict": [OutputTensor("predict", protocol.datatype_of(classes), labels)],
+            "predict_proba": [OutputTensor("predict_proba", "FP64", (len(classes),))],
+            "decision_function": [OutputTensor("decision_function", "FP64", scores)],
+        }
+    else:
+        known = {
+            "predict": [OutputTensor("predict", *_of_predictions(last))],
+            "decision_function": [OutputTensor("decision_function", "FP64", () if hasattr(last, "offset_") else (-1,))],
+        }
+    known["score_samples"] = [OutputTensor("score_samples", "FP64", ())]
+    return tuple(output for name in methods for output in known.get(name, [OutputTensor(name, "FP64", (-1,))]))
+
+
+def _of_predictions(last: Any) -> tuple[str, tuple[int, ...]]:
+    """Returns datatype and shape of what an estimator without classes predicts."""
+    if isinstance(clusters := getattr(last, "labels_", None), np.ndarray):
+        return protocol.datatype_of(clusters), ()
+    # An outlier detector predicts 1 and -1, a mixture the number of a component.
+    if hasattr(last, "offset_") or hasattr(last, "means_"):
+        return "INT64", ()
+    coefficients: Any = getattr(last, "coef_", ())
+    if np.ndim(coefficients) == 2 and not getattr(last, "_predict_1d", False):
+        return "FP64", np.shape(coefficients)[:1]
+    outputs = getattr(last, "n_outputs_", 1)
+    return "FP64", () if outputs == 1 else (outputs,)
+
+
+def _last(model: Any) -> Any:
+    """Returns the estimator that gives the answers of a pipeline or of a search."""
+    if isinstance(steps := getattr(model, "steps", None), list):
+        return _last(steps[-1][1])
+    return _last(model.best_estimator_) if hasattr(model, "best_estimator_") else model
 
 
 def observed(name: str, array: protocol.Array) -> OutputTensor:
     """Describes an output by one that the model has given."""
     return OutputTensor(name, protocol.datatype_of(array), array.shape[1:])
-
-
-def _first_step(model: Any) -> Any:
-    while isinstance(getattr(model, "steps", None), list):
-        steps = [step for _, step in model.steps if step not in (None, "passthrough")]
-        if not steps:
-            return model
-        model = steps[0]
-    return model
 
 
 # What is known of a column: its kind and an example.
@@ -177,57 +214,70 @@ _UNKNOWN: _Known = (Kind.ANY, None)
 _PLAIN_NUMBER: _Known = (Kind.NUMBER, 0.0)
 
 
+def _parts(model: Any, width: int) -> list[tuple[Any, Sequence[int]]]:
+    """Returns the fitted estimators inside `model` that its rows meet first, with the columns that each is given.
+
+    There are none in an estimator that looks at its rows itself. `width` is 0 for one that takes text.
+    """
+    if isinstance(steps := getattr(model, "steps", None), list):
+        return [(step, range(width)) for step in _first(steps, width)]
+    if hasattr(model, "transformer_list"):
+        return [(part, range(width)) for _, part in model.transformer_list if part not in _NO_STEP]
+    if hasattr(model, "transformers_"):
+        given = model._transformer_to_input_indices  # noqa: SLF001
+        return [(part, list(given[name])) for name, part, _ in model.transformers_ if part not in _NO_STEP]
+    if getattr(model, "_preprocessor", None) is not None:
+        # Histogram gradient boosting encodes its categories itself.
+        encoder = model._preprocessor.named_transformers_["encoder"]  # noqa: SLF001
+        return [(encoder, np.flatnonzero(model.is_categorical_).tolist())]
+    inside = [getattr(model, name) for name in _HOLDERS if hasattr(getattr(model, name, None), "get_params")]
+    inside.extend(member.estimator for member in getattr(model, "calibrated_classifiers_", ()))
+    found: list[tuple[Any, Sequence[int]]] = [(part, range(width)) for part in inside]
+    members = getattr(model, "estimators_", None)
+    # A forest's trees, of which there may be thousands, know nothing of its columns.
+    if isinstance(members, list) and not all(hasattr(member, "tree_") for member in members):
+        found.extend(zip(members, getattr(model, "estimators_features_", [range(width)] * len(members)), strict=True))
+    # What has not been fitted is a template; what is given other columns gets the answers of others too.
+    return [(part, columns) for part, columns in found if getattr(part, "n_features_in_", 0) == len(columns)]
+
+
+def _first(steps: list[tuple[str, Any]], width: int) -> list[Any]:
+    """Returns the first step of a pipeline; of an imputer and an encoder the latter, which knows all categories."""
+    first, *rest = [step for _, step in steps if step not in _NO_STEP] or [None]
+    if type(first).__name__ == "SimpleImputer" and rest and len(getattr(rest[0], "categories_", ())) == width:
+        return rest[:1]
+    return [] if first is None else [first]
+
+
 def _known(model: Any, width: int) -> list[_Known]:
     """Returns what is known of each of the `width` columns that enter `model`."""
-    step = _first_step(model)
-    name, module = type(step).__name__, type(step).__module__
-    if module == _TEXT_MODULE:
-        return [(Kind.STRING, "")] * width
-    if name == "FunctionTransformer" or not module.startswith("sklearn."):
-        return [_UNKNOWN] * width
-    if name in _CATEGORY_LEARNERS and len(getattr(step, "categories_", ())) == width:
-        return [_of_values(categories) for categories in step.categories_]
-    by_name: dict[str, Callable[[Any, int], list[_Known]]] = {
-        "ColumnTransformer": _of_column_transformer,
-        "FeatureUnion": _of_feature_union,
-        "SimpleImputer": functools.partial(_of_imputer, _after_imputer(model)),
-    }
-    found = by_name.get(name)
-    return [_PLAIN_NUMBER] * width if found is None else found(step, width)
+    if len(categories := getattr(model, "categories_", ())) == width:
+        return [_of_values(values) for values in categories]
+    if type(model).__name__ == "SimpleImputer":
+        return [_of_values([value]) for value in model.statistics_.tolist()]
+    known: dict[int, _Known] = {}
+    for part, columns in _parts(model, width):
+        for column, found in zip(columns, _known(part, len(columns)), strict=True):
+            known[column] = _merge(known.get(column, _UNKNOWN), found)
+    rest = _of_tags(model) if len(known) < width else _UNKNOWN
+    return [known.get(i, rest) for i in range(width)]
 
 
-def _of_feature_union(union: Any, width: int) -> list[_Known]:
-    known = [_UNKNOWN] * width
-    for _, part in union.transformer_list:
-        if part not in ("drop", "passthrough"):
-            known = [_merge(a, b) for a, b in zip(known, _known(part, width), strict=True)]
-    return known
+def _of_tags(model: Any) -> _Known:
+    """Tells what an estimator itself takes: numbers, unless it is from elsewhere or says that it takes more."""
+    if not type(model).__module__.startswith("sklearn.") or type(model).__name__ in _CONTAINERS:
+        return _UNKNOWN
+    tags = get_tags(model)
+    if tags.input_tags.string and not tags.input_tags.two_d_array:
+        return Kind.STRING, ""
+    anything = tags.no_validation or tags.input_tags.string or tags.input_tags.categorical
+    return _UNKNOWN if anything else _PLAIN_NUMBER
 
 
-def _of_imputer(following: Any | None, imputer: Any, width: int) -> list[_Known]:
-    if following is not None:
-        return _known(following, width)
-    statistics = np.asarray(imputer.statistics_)
-    return [_of_values(statistics[i : i + 1]) for i in range(width)]
-
-
-def _after_imputer(model: Any) -> Any | None:
-    """Returns the encoder behind an imputer, which knows all categories and not just one."""
-    steps = [step for _, step in getattr(model, "steps", []) if step not in (None, "passthrough")]
-    if len(steps) > 1 and type(steps[1]).__name__ in _CATEGORY_LEARNERS:
-        return steps[1]
-    return None
-
-
-def _of_column_transformer(transformer: Any, width: int) -> list[_Known]:
-    known = [_UNKNOWN] * width
-    for name, part, _ in transformer.transformers_:
-        indices = list(transformer._transformer_to_input_indices.get(name, ()))  # noqa: SLF001
-        if part in ("drop", "passthrough") or not indices:
-            continue
-        for index, found in zip(indices, _known(part, len(indices)), strict=True):
-            known[index] = _merge(known[index], found)
-    return known
+def _takes_text(model: Any) -> bool:
+    """Tells whether an estimator without a number of features takes texts."""
+    parts = _parts(model, 0)
+    return all(_takes_text(part) for part, _ in parts) if parts else _of_tags(model)[0] is Kind.STRING
 
 
 def _merge(a: _Known, b: _Known) -> _Known:
@@ -249,31 +299,17 @@ def _of_values(values: Any) -> _Known:
     return _UNKNOWN
 
 
-def _needs_frame(model: Any) -> bool:
+def _needs_frame(model: Any, width: int) -> bool:
     """Tells whether something in the model may look at column names.
 
     Anything else scikit-learn turns into an array at once, so building a DataFrame
     (which costs more than most predictions) would be for nothing.
     """
-    stack, seen = [model], set()
-    while stack:
-        item = stack.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        module, name = type(item).__module__, type(item).__name__
-        if name in ("ColumnTransformer", "FunctionTransformer", "ColumnSelector"):
+    if not hasattr(model, "get_params"):
+        return False
+    for item in (model, *model.get_params(deep=True).values()):
+        if type(item).__name__ in ("ColumnTransformer", "FunctionTransformer", "ColumnSelector"):
             return True
-        if hasattr(item, "get_params") and not module.startswith("sklearn."):
+        if hasattr(item, "get_params") and not type(item).__module__.startswith("sklearn."):
             return True
-        if hasattr(item, "get_params"):
-            stack.extend(v for v in item.get_params(deep=False).values() if not isinstance(v, str))
-            stack.extend(step for step in _members(item))
-    return False
-
-
-def _members(estimator: Any) -> list[Any]:
-    named = [*getattr(estimator, "steps", ()), *getattr(estimator, "transformer_list", ())]
-    if isinstance(getattr(estimator, "estimators", None), list):
-        named.extend(estimator.estimators)
-    return [pair[1] for pair in named if isinstance(pair, tuple)]
+    return any(_needs_frame(part, len(columns)) for part, columns in _parts(model, width))

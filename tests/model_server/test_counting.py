@@ -22,7 +22,8 @@ def tables(draw: st.DrawFn) -> tuple[list[profiles.Bins | None], Any]:
     """Draws bins of some columns and rows over all of them, more than a tile of the kernel now and then."""
     width = draw(st.integers(0, 11))
     finite = VALUES.filter(np.isfinite)
-    edges = st.lists(finite, min_size=2, max_size=11, unique=True).map(lambda e: tuple(sorted(e)))
+    # None at all for a feature of which the reference has no number.
+    edges = st.just(()) | st.lists(finite, min_size=2, max_size=11, unique=True).map(lambda e: tuple(sorted(e)))
     drawn = [draw(st.none() | edges) for _ in range(width)]
     bins = [None if e is None else profiles.Bins(f"x{i}", edges=e) for i, e in enumerate(drawn)]
     n_rows = draw(st.sampled_from([0, 1, 3, 31, 32, 33, 100]))
@@ -43,12 +44,17 @@ def test_every_column_is_counted_as_if_alone(native: bool, table: tuple[list[pro
     half = len(rows) // 2
     outside = np.concatenate([counter.add(rows[:half]), counter.add(rows[half:])])
 
-    expected = np.zeros(len(rows), dtype=bool)
+    expected, each = np.zeros(len(rows), dtype=bool), 0
     for i, b in enumerate(bins):
         assert counter.missing([i]) == np.isnan(rows[:, i]).sum()
         if b is not None:
             assert counter.counts(i).tolist() == profiles.count(b, rows[:, i]).tolist()
-            expected |= (rows[:, i] < b.edges[0]) | (rows[:, i] > b.edges[-1])
+            if b.edges:
+                beyond = (rows[:, i] < b.edges[0]) | (rows[:, i] > b.edges[-1])
+                assert counter.outside([i]) == beyond.sum()
+                expected |= beyond
+                each += int(beyond.sum())
+    assert counter.outside(range(len(bins))) == each
     assert outside.tolist() == expected.tolist()
 
 

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
+import skops.io
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
@@ -149,6 +150,45 @@ def test_a_damaged_manifest_is_not_followed(packed: tuple[Path, str], tmp_path: 
     assert refused(path).reason == failures.MODEL_LOAD_FAILED
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("profile.json", lambda p: p["features"][0].update(name="nope"), "nope"),
+        ("profile.json", lambda p: p["features"].append(5), "TypeError"),
+        ("profile.json", lambda p: p["outputs"][0].pop("counts"), "counts"),
+        ("profile.json", lambda p: p["outputs"][0].update(counts=[1]), "1 counts"),
+        ("profile.json", lambda p: p["features"][2].update(categories=["Oslo"] * 3), "two bins of one label"),
+        ("profile.json", lambda p: p.update(rows=float("inf")), "infinity"),
+        ("golden.json", lambda g: g["rows"].pop(), "2 features instead of 3"),
+        ("golden.json", lambda g: g["rows"][1].pop(), "income"),
+        ("golden.json", lambda g: g.update(rows=[[], [], []]), "0 rows"),
+        ("golden.json", lambda g: g["rows"][1].__setitem__(0, "Oslo"), "'Oslo'"),
+        ("golden.json", lambda g: g["rows"][2].__setitem__(0, 5), "city"),
+        ("golden.json", lambda g: g["answers"]["predict"].pop(), "19 answers"),
+        ("golden.json", lambda g: g["answers"]["predict"].__setitem__(0, [1, 2]), "inhomogeneous"),
+        ("golden.json", lambda g: g.update(answers=[]), "AttributeError"),
+        ("kedge.json", lambda m: m.update(files=[]), "AttributeError"),
+    ],
+)
+def test_a_file_that_does_not_suit_the_others_is_named(
+    packed: tuple[Path, str], tmp_path: Path, case: tuple[str, Any, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, change, what = case
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, name, change)
+    assert cli.main(["check", str(path)]) == 1
+    written = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert written["reason"] == failures.MODEL_LOAD_FAILED
+    assert f"{path / name} is damaged" in written["message"]
+    assert what in written["message"]
+
+
+def test_golden_answers_of_another_type_are_a_mismatch(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, "golden.json", lambda g: g["answers"].update(predict=["stay"] * 20))
+    assert refused(path).reason == failures.GOLDEN_ROWS_MISMATCH
+
+
 async def test_missing_values_are_taken_only_where_training_had_them(packed: tuple[Path, str]) -> None:
     async with support.served(prove(packed[0])) as server:
         good: dict[str, list[Any]] = {"age": [None], "income": [1.0], "city": ["Oslo"]}
@@ -174,12 +214,94 @@ async def test_missing_values_are_taken_only_where_training_had_them(packed: tup
         (FRAME.drop(columns="city"), "city"),
         (FRAME.iloc[:0], "no rows"),
         (np.zeros((3, 2)), "2 features"),
+        (np.zeros(3), r"shape \(3,\)"),
+        (FRAME.assign(city=1234), '"city" takes strings, but the reference has 1234'),
+        (FRAME.assign(age="old"), "\"age\" takes numbers.*'old'"),
+        (FRAME.assign(age=pd.Timestamp("2026-01-01")), '"age".*datetime64'),
+        (FRAME.assign(age=[pd.Timestamp("2026-01-01"), None] * 50).astype(object), '"age" takes numbers.*Timestamp'),
+        (FRAME.assign(age=float("inf")), "cannot predict for the reference: ValueError"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_refused(tmp_path: Path, reference: Any, names: str) -> None:
     with pytest.raises(ValueError, match=names):
         packing.package(frame_model(), reference, tmp_path / "p", name="n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_strings_that_look_like_numbers_stay_strings_in_a_csv_file(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"age": np.arange(9.0), "zip": ["01234", "02345", None] * 3})
+    columns = [("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["zip"])]
+    model = make_pipeline(ColumnTransformer(columns), LinearRegression()).fit(frame, np.arange(9.0))
+    skops.io.dump(model, tmp_path / "model.skops")
+    frame[["zip", "age"]].to_csv(tmp_path / "rows.csv", index=False)
+    arguments = ["--reference", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "p"), "--model-name", "m"]
+    assert cli.main(["package", str(tmp_path / "model.skops"), *arguments]) == 0
+    package = prove(tmp_path / "p").package
+    assert package is not None
+    assert package.profile.features[1].categories == ("01234", "02345")
+    assert package.golden.rows[1][:3] == ["01234", "02345", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.csv", b""),
+        ("rows.csv", b'a,b,c,d\n1,2,3,"x'),
+        ("rows.csv", b"a,b,c,d\n1,2,3,4,5\n1,2,3,4,5,6\n"),
+        ("rows.csv", b"a,b,c,d\n1,2,3,\xff\n"),
+        ("rows.csv", b"a,b,c,d\n1,2,3,\n"),
+        ("rows.csv", b"a,b,c,d\n1,2,3,one\n"),
+        ("rows.csv", b"a,b,c,d\n"),
+        ("rows.npy", b""),
+        ("rows.npy", b"\x93NUMPY"),
+        ("rows.npy", None),
+        ("rows.json", b"{}"),
+    ],
+)
+def test_a_reference_that_cannot_be_used_is_one_line(
+    tmp_path: Path, iris_file: Path, name: str, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = tmp_path / name
+    if content is None:
+        np.save(reference, np.array(5.0))
+    else:
+        reference.write_bytes(content)
+    arguments = ["--reference", str(reference), "--out", str(tmp_path / "p"), "--model-name", "m"]
+    assert cli.main(["package", str(iris_file), *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kedge-server: ")
+    assert not (tmp_path / "p").exists()
+
+
+def test_values_that_pandas_marks_as_missing_are_missing(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "count": pd.array([1, None, 3, 4] * 5, dtype="Int64"),
+            "flag": pd.array([True, False, None, True] * 5, dtype="boolean"),
+            "ratio": pd.array([0.5, None, 1.5, 2.5] * 5, dtype="Float64"),
+            "city": pd.array(["Oslo", "Rome", None, "Oslo"] * 5, dtype="string"),
+            "size": pd.Categorical(["S", None, "L", "S"] * 5),
+        }
+    )
+    plain = frame.astype({"count": float, "flag": float, "ratio": float})
+    plain = plain.assign(city=["Oslo", "Rome", None, "Oslo"] * 5, size=["S", None, "L", "S"] * 5)
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    columns = ColumnTransformer([("n", SimpleImputer(), ["count", "flag", "ratio"]), ("c", encoder, ["city", "size"])])
+    model = make_pipeline(columns, LinearRegression()).fit(plain, np.arange(20.0))
+    packing.package(model, frame, tmp_path / "p", name="m")
+    package = prove(tmp_path / "p").package
+    assert package is not None
+    assert [(c.datatype, c.allow_missing) for c in package.manifest.columns] == [("FP64", True)] * 3 + [
+        ("BYTES", True)
+    ] * 2
+    assert [bins.counts[-1] for bins in package.profile.features] == [5] * 5
+    assert [values[:4] for values in package.golden.rows] == [
+        [1.0, None, 3.0, 4.0],
+        [1.0, 0.0, None, 1.0],
+        [0.5, None, 1.5, 2.5],
+        ["Oslo", "Rome", None, "Oslo"],
+        ["S", None, "L", "S"],
+    ]
 
 
 def test_the_commands_pack_and_check(tmp_path: Path, iris_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,6 +369,21 @@ def test_categories_beyond_the_bound_share_a_bin_and_new_ones_have_their_own() -
     assert {k: v for k, v in counted.items() if v} == {"a": 1, "__other__": 2, "__new__": 2, "__missing__": 1}
 
 
+def test_categories_that_look_alike_have_labels_of_their_own() -> None:
+    long, named = ["x" * 64, "x" * 64 + "a", "x" * 64 + "b", "y" * 80], ["__other__", "__missing__", "__new__"]
+    values = np.array([*long, *named, "Oslo", "z"] * 2, dtype=object)
+    bins = profiles.measure("city", values)
+    assert len(set(bins.labels)) == len(bins.labels) == 9 + 3
+    assert all(len(label) <= 64 for label in bins.labels)
+    assert {"Oslo", "z", "y" * 64} < set(bins.labels)
+    labels = dict(zip(bins.categories, bins.labels, strict=False))
+    assert not {labels[name] for name in named} & set(named)
+    assert bins.labels[-3:] == ("__other__", "__new__", "__missing__")
+    # Of two versions the same label is the same category.
+    assert profiles.Bins("city", categories=(long[1], long[2])).labels[:2] == (labels[long[1]], labels[long[2]])
+    assert profiles.Bins.from_json(json.loads(json.dumps(bins.to_json()))) == bins
+
+
 @pytest.mark.parametrize(
     "values",
     [np.full(50, np.nan), np.full(50, 3.0), np.array([1.0, 2.0]), np.array([None, None], dtype=object)],
@@ -258,11 +395,21 @@ def test_odd_references_have_bins_that_survive_a_round_trip(values: Any) -> None
     assert profiles.Bins.from_json(json.loads(json.dumps(bins.to_json()))) == bins
 
 
-def test_a_wide_reference_keeps_its_first_features_only(tmp_path: Path) -> None:
+def test_a_wide_reference_keeps_bins_of_its_first_features_and_the_range_of_the_others(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(40, 60))
-    out = tmp_path / "p"
-    packing.package(LinearRegression().fit(rows, rows[:, 0]), rows, out, name="wide")
-    assert len(packages.read(out, None).profile.features) == profiles.MAX_FEATURES
+    model = LinearRegression().fit(rows, rows[:, 0])
+    packing.package(model, rows, tmp_path / "1", name="wide")
+    packing.package(model, rows + 1, tmp_path / "2", name="wide", bins_of=tmp_path / "1")
+    first, second = (packages.read(tmp_path / version, None).profile for version in "12")
+    assert (len(first.features), len(first.further)) == (profiles.MAX_FEATURES, 10)
+    assert [bins.edges for bins in first.further] == [(column.min(), column.max()) for column in rows.T[50:]]
+    assert [bins.edges for bins in second.further] == [bins.edges for bins in first.further]
+
+
+def test_a_package_of_before_further_features_is_still_read(packed: tuple[Path, str], tmp_path: Path) -> None:
+    path = copy(packed, tmp_path / "p")
+    rewrite(path, "profile.json", lambda p: p.pop("further"))
+    assert prove(path).package is not None
 
 
 def test_a_later_version_can_be_counted_over_the_bins_of_an_earlier_one(tmp_path: Path) -> None:
@@ -278,7 +425,7 @@ def test_a_later_version_can_be_counted_over_the_bins_of_an_earlier_one(tmp_path
 
 def test_bins_of_another_kind_are_not_taken(tmp_path: Path) -> None:
     numbers = profiles.Profile(3, (profiles.measure("a", np.array([1.0, 2.0, 3.0])),), ())
-    (bins,) = profiles.of_features(["a"], [np.array(["x", "y"], dtype=object)], numbers)
+    ((bins,), _) = profiles.of_features(["a"], [np.array(["x", "y"], dtype=object)], numbers)
     assert bins.categories == ("x", "y")
 
 

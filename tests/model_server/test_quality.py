@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -84,6 +85,65 @@ async def test_serving_the_reference_reproduces_its_profile(packed: loading.Load
                 assert found["kedge_server_feature_bin_total", *key[1:]] == value
 
 
+async def test_without_a_reference_no_number_is_out_of_range_and_every_string_is_new(tmp_path: Path) -> None:
+    columns = [("n", SimpleImputer(), ["age"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["city"])]
+    model = make_pipeline(ColumnTransformer(columns), LogisticRegression()).fit(FRAME, LABELS)
+    packing.package(model, FRAME.assign(age=np.nan, city=None), tmp_path / "p", name="m")
+    loaded = proving.load_and_prove(Settings(model_name="m", model_path=tmp_path / "p"))[0]
+    assert [c.kind for c in loaded.signature.columns] == [signature.Kind.NUMBER, signature.Kind.STRING]
+    async with support.served(loaded) as server:
+        assert await ask(server, [0.0, 1e300, -1.0], ["Oslo", "", "Bern"]) == 200
+        found = samples(server)
+        assert found["kedge_server_feature_out_of_range_total", "age"] == 0
+        assert found["kedge_server_feature_missing_total", "age"] == 0
+        assert found["kedge_server_feature_new_category_total", "city"] == 3
+        assert found["kedge_server_feature_missing_total", "city"] == 0
+        assert found["kedge_server_feature_bin_total", "age", "+Inf"] == 3
+        assert found["kedge_server_feature_bin_total", "city", "__new__"] == 3
+        assert found["kedge_server_feature_reference_rows", "city", "__missing__"] == 100
+
+
+def wide_counting(further: bool) -> dict[tuple[str, str], int]:
+    """Counts four rows of a number more than have bins, and of a string; returns what is told of features."""
+    width = profiles.MAX_FEATURES + 1
+    names = [f"x{i}" for i in range(width)] + ["city"]
+    cities = np.array(["Oslo", "Rome"] * 5, dtype=object)
+    features, rest = profiles.of_features(names, [*np.tile(np.arange(10.0), (width, 1)), cities])
+    profile = profiles.Profile(10, features, (), further=rest if further else ())
+    kinds = [signature.Kind.NUMBER] * width + [signature.Kind.STRING]
+    columns = tuple(signature.Column(name, kind) for name, kind in zip(names, kinds, strict=True))
+    described = signature.Signature(signature.Layout.FRAME, columns, width + 1, named=True, methods=("predict",))
+    counting = quality.Quality(profile, described)
+    live = [np.ones(4)] * (width - 1) + [np.array([0.0, 9.5, -1.0, np.nan]), np.array(["Rome", "Bern", None, "Oslo"])]
+    counting.remember(protocol.Rows(4, columns=tuple(live)), [])
+    return {
+        (name.removeprefix("kedge_server_"), labels.get("feature", "")): count
+        for name, _, _, found in counting.families()
+        for labels, count in found
+        if "bin" not in labels and labels.get("feature") in (None, "x0", "__other__")
+    }
+
+
+def test_features_beyond_those_with_bins_are_counted_together() -> None:
+    assert wide_counting(further=True) == {
+        ("feature_missing_total", "x0"): 0,
+        ("feature_missing_total", "__other__"): 2,
+        ("feature_out_of_range_total", "x0"): 0,
+        ("feature_out_of_range_total", "__other__"): 2,
+        ("feature_new_category_total", "__other__"): 1,
+        ("invalid_rows_total", ""): 2,
+    }
+
+
+def test_an_older_package_tells_only_which_of_them_are_missing() -> None:
+    assert wide_counting(further=False) == {
+        ("feature_missing_total", "x0"): 0,
+        ("feature_missing_total", "__other__"): 2,
+        ("feature_out_of_range_total", "x0"): 0,
+        ("invalid_rows_total", ""): 0,
+    }
+
+
 async def test_a_page_for_fast_polling_leaves_the_bins_out(packed: loading.LoadedModel) -> None:
     async with support.served(packed) as server:
         page = server.metrics.render(["kedge_server_requests_total", "kedge_server_invalid_rows_total"]).decode()
@@ -105,7 +165,7 @@ def test_counting_together_gives_what_counting_each_feature_alone_does(
 ) -> None:
     trained, rows = np.array(reference), np.array(live)
     names = ["a", "b", "c"]
-    profile = profiles.Profile(len(trained), profiles.of_features(names, list(trained.T)), ())
+    profile = profiles.Profile(len(trained), profiles.of_features(names, list(trained.T))[0], ())
     columns = tuple(signature.Column(n, signature.Kind.NUMBER) for n in names)
     described = signature.Signature(signature.Layout.MATRIX, columns, 3, named=True, methods=("predict",))
     counting = quality.Quality(profile, described)
@@ -124,7 +184,7 @@ def test_counting_together_gives_what_counting_each_feature_alone_does(
 
 
 def test_memory_stays_bounded_between_two_scrapes(tmp_path: Path) -> None:
-    profile = profiles.Profile(3, profiles.of_features(["a"], [np.arange(3.0)]), ())
+    profile = profiles.Profile(3, profiles.of_features(["a"], [np.arange(3.0)])[0], ())
     columns = (signature.Column("a", signature.Kind.NUMBER),)
     described = signature.Signature(signature.Layout.MATRIX, columns, 1, named=True, methods=("predict",))
     counting = quality.Quality(profile, described)
