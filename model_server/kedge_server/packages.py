@@ -25,7 +25,7 @@ import sklearn
 import skops
 
 from kedge_server import failures, fetching, profiles, protocol
-from kedge_server.signature import Column, Kind
+from kedge_server.signature import Column, Kind, OutputTensor
 
 FORMAT_VERSION = 1
 MANIFEST = fetching.MANIFEST
@@ -47,6 +47,7 @@ class Manifest:
         libraries: Versions with which it was packed.
         trusted_types: Types that it needs besides those trusted by default.
         columns: Its features.
+        outputs: What its methods give, for the readers of the file; the server sees for itself.
         files: sha256 of each file, in hex.
         digest: sha256 of the manifest itself.
     """
@@ -57,6 +58,7 @@ class Manifest:
     trusted_types: tuple[str, ...]
     columns: tuple[Column, ...]
     files: dict[str, str]
+    outputs: tuple[OutputTensor, ...] = ()
     digest: str = ""
 
     def to_json(self) -> bytes:
@@ -68,6 +70,7 @@ class Manifest:
             "libraries": self.libraries,
             "trustedTypes": list(self.trusted_types),
             "inputs": [_column_to_json(column) for column in self.columns],
+            "outputs": [{"name": o.name, "datatype": o.datatype, "shape": [-1, *o.shape]} for o in self.outputs],
             "files": self.files,
         }
         return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
@@ -185,7 +188,7 @@ def parse_manifest(content: bytes, digest: str) -> Manifest:
     """
     document = json.loads(content)
     if document["formatVersion"] != FORMAT_VERSION:
-        raise ValueError(f"its format version is {document['formatVersion']} and not {FORMAT_VERSION}")
+        raise ValueError(f"its format version is {document['formatVersion']!r} and not {FORMAT_VERSION}")
     files = {str(name): str(value) for name, value in document["files"].items()}
     if sorted(files) != sorted(FILES):
         raise ValueError(f"it lists {', '.join(sorted(files))} instead of {', '.join(sorted(FILES))}")
@@ -255,6 +258,7 @@ def _column_to_json(column: Column) -> dict[str, Any]:
         "name": column.name,
         "kind": column.kind.value,
         "datatype": column.datatype,
+        "shape": [-1],
         "allowMissing": column.allow_missing,
         "example": column.example,
     }

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import skops.io
 
-from kedge_server import decoding, loading, packages, predicting, profiles, protocol
-from kedge_server.signature import Column, Kind, Layout, Signature, describe
+from kedge_server import decoding, failures, loading, packages, predicting, profiles, protocol, proving
+from kedge_server.settings import Settings
+from kedge_server.signature import Column, Kind, Layout, OutputTensor, Signature, describe, observed
 
 DEFAULT_GOLDEN_ROWS = 20
 # A sample of this many rows gives deciles to within a fraction of a percent.
@@ -67,7 +68,7 @@ def package(
         predictor = predicting.Predictor(loaded.estimator, signature)
         profile = _profile(loaded.estimator, predictor, signature, columns, like)
         _write_json(partial / packages.PROFILE, profile.to_json())
-        golden = _golden(predictor, signature, columns, golden_rows)
+        golden, outputs = _golden(predictor, signature, columns, golden_rows)
         _write_json(partial / packages.GOLDEN, golden.to_json())
         manifest = packages.Manifest(
             name=name,
@@ -75,15 +76,25 @@ def package(
             libraries=packages.libraries(),
             trusted_types=trusted_types,
             columns=described,
+            outputs=outputs,
             files={n: hashlib.sha256((partial / n).read_bytes()).hexdigest() for n in packages.FILES},
         )
         content = manifest.to_json()
         (partial / packages.MANIFEST).write_bytes(content)
+        _prove(partial, trusted_types)
         partial.chmod(0o755)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return hashlib.sha256(content).hexdigest()
+
+
+def _prove(folder: Path, trusted_types: tuple[str, ...]) -> None:
+    """Tries what a server will try when it starts, so that nobody is told of a digest that cannot be served."""
+    try:
+        proving.load_and_prove(Settings(model_name="packed", model_path=folder, trusted_types=trusted_types))
+    except failures.StartFailure as exc:
+        raise ValueError(f"a server would refuse this package: {exc}") from exc
 
 
 def reference_columns(reference: Any, signature: Signature) -> tuple[protocol.Array, ...]:
@@ -209,15 +220,18 @@ def _profile(
 
 def _golden(
     predictor: predicting.Predictor, signature: Signature, columns: tuple[protocol.Array, ...], wanted: int
-) -> packages.GoldenRows:
-    """Keeps rows spread evenly over the reference, with every answer of the model."""
+) -> tuple[packages.GoldenRows, tuple[OutputTensor, ...]]:
+    """Keeps rows spread evenly over the reference, with every answer of the model, and what these look like."""
     chosen = np.unique(np.linspace(0, len(columns[0]) - 1, max(1, wanted)).astype(int))
     rows = tuple(values[chosen] for values in columns)
     answers: dict[str, list[Any]] = {}
+    outputs: list[OutputTensor] = []
     for method in signature.methods:
         for name, array in _answers(predictor, rows_of(rows, signature), (method,)):
             answers[name] = array.tolist()
-    return packages.GoldenRows(rows=tuple(_without_nan(values) for values in rows), answers=answers)
+            outputs.append(observed(name, array))
+    golden = packages.GoldenRows(rows=tuple(_without_nan(values) for values in rows), answers=answers)
+    return golden, tuple(outputs)
 
 
 def _answers(predictor: predicting.Predictor, rows: protocol.Rows, methods: tuple[str, ...]) -> list[protocol.Output]:

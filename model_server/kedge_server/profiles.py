@@ -22,7 +22,10 @@ from kedge_server import decoding, protocol
 # whether a value is missing, out of range or new, all together.
 MAX_FEATURES = 50
 _DECILES = 10
+MAX_OUTPUTS = 50
 _MAX_CATEGORIES = 10
+# A feature with more is no feature of categories, and to keep them all could be megabytes.
+_MAX_OTHERS = 10_000
 _MAX_LABEL_CHARS = 64
 _DIGEST_CHARS = 8
 
@@ -37,11 +40,13 @@ class Bins:
 
     Attributes:
         name: Feature or output.
-        edges: For numbers: minimum, inner deciles, maximum of the reference, ascending.
-            The bins lie below, between and above them.
+        edges: For numbers: minimum, inner deciles, maximum of the reference, ascending, and one that divides the
+            minimum from the rest where it is frequent. The bins lie below, between and above them.
         categories: For strings: the most frequent ones. The others of the reference
             are counted as `__other__`, and what it did not have as `__new__`.
         others: Categories of the reference that have no bin of their own.
+        open: Whether the reference has more categories than are kept, as where each row has an identifier of its own.
+            Whatever has no bin is `__other__` then, and nothing is new.
         counts: Rows of the reference in each of `labels`.
         strings: Whether the values are strings although no category has a bin. When the reference has none at
             all, every string is new; of numbers none is out of range then.
@@ -53,6 +58,7 @@ class Bins:
     others: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     strings: bool = False
+    open: bool = False
 
     @property
     def numeric(self) -> bool:
@@ -92,9 +98,12 @@ class Bins:
             others=tuple(str(v) for v in document.get("others", ())),
             counts=tuple(int(v) for v in document["counts"]),
             strings=bool(document.get("strings", False)),
+            open=bool(document.get("open", False)),
         )
         if len(bins.counts) != len(bins.labels):
             raise ValueError(f"{bins.name} has {len(bins.counts)} counts for {len(bins.labels)} bins")
+        if min(bins.counts) < 0:
+            raise ValueError(f"{bins.name} has a count below 0")
         if len(set(bins.labels)) < len(bins.labels):
             raise ValueError(f"{bins.name} has two bins of one label")
         if list(bins.edges) != sorted(set(bins.edges)):
@@ -140,14 +149,22 @@ class Profile:
             ValueError, KeyError, TypeError: It is damaged.
         """
         features = tuple(Bins.from_json(d) for d in document["features"])
-        if len(features) > MAX_FEATURES:
-            raise ValueError(f"{len(features)} features")
+        further = tuple(Bins.from_json(d) for d in document.get("further", ()))
+        outputs = tuple(Bins.from_json(d) for d in document["outputs"])
+        if len(features) > MAX_FEATURES or len(outputs) > MAX_OUTPUTS:
+            raise ValueError(f"it has bins for {len(features)} features and {len(outputs)} outputs")
+        for what, names in (
+            ("feature", [b.name for b in (*features, *further)]),
+            ("output", [b.name for b in outputs]),
+        ):
+            if len(set(names)) < len(names):
+                raise ValueError(f"it has one {what} twice")
         return cls(
             rows=int(document["rows"]),
             features=features,
-            outputs=tuple(Bins.from_json(d) for d in document["outputs"]),
+            outputs=outputs,
             calibrated=bool(document.get("calibrated", False)),
-            further=tuple(Bins.from_json(d) for d in document.get("further", ())),
+            further=further,
         )
 
 
@@ -173,6 +190,13 @@ def measure(name: str, values: protocol.Array, *, coarse: bool = False) -> Bins:
     if len(edges) == 1:
         # A constant is a range too, and not the end of one.
         edges = np.array([edges[0], np.nextafter(edges[0], np.inf)])
+    elif not coarse and len(edges) and quantiles[1] == quantiles[0]:
+        # The lowest bin holds both of its ends. Where a tenth or more are the minimum, such as the zeros of a flag, it
+        # would hold them together with the next value, and a drift from one to the other would not be seen.
+        second = numbers[numbers > edges[0]].min()
+        between = edges[0] + (second - edges[0]) / 2
+        if edges[0] < between < second:
+            edges = np.insert(edges, 1, between)
     bins = Bins(name, edges=tuple(float(v) for v in edges))
     return dataclasses.replace(bins, counts=tuple(count(bins, values).tolist()))
 
@@ -182,7 +206,8 @@ def _measure_categories(name: str, values: protocol.Array, present: list[str], m
     order = np.lexsort((found.astype(str), -frequency))
     ranked = [str(found[i]) for i in order]
     kept, others = tuple(ranked[:most]), tuple(ranked[most:])
-    bins = Bins(name, categories=kept, others=others, strings=not kept)
+    too_many = len(others) > _MAX_OTHERS
+    bins = Bins(name, categories=kept, others=() if too_many else others, strings=not kept, open=too_many)
     return dataclasses.replace(bins, counts=tuple(count(bins, values).tolist()))
 
 
@@ -199,8 +224,8 @@ def place(bins: Bins, values: protocol.Array) -> protocol.Array:
         positions = np.searchsorted(comparable_edges(bins), numbers)
         positions[np.isnan(numbers)] = last
         return positions
-    index, new = bins.index, last - 1
-    found = [last if v is None or v != v else index.get(str(v), new) for v in values.tolist()]  # noqa: PLR0124
+    index, unknown = bins.index, last - 2 if bins.open else last - 1
+    found = [last if v is None or v != v else index.get(str(v), unknown) for v in values.tolist()]  # noqa: PLR0124
     return np.array(found, dtype=np.int64)
 
 
@@ -247,7 +272,7 @@ def of_outputs(outputs: Sequence[protocol.Output], like: Profile | None = None) 
     """Measures what can be put into bins: labels and numbers, and the highest probability."""
     scalars = [(name, scalar(name, array)) for name, array in outputs]
     pairs = [(name, values) for name, values in scalars if values is not None]
-    return _measure_all(pairs, like.outputs if like else (), coarse=False)
+    return _measure_all(pairs[:MAX_OUTPUTS], like.outputs if like else (), coarse=False)
 
 
 def _measure_like(known: Bins | None, own: Bins, values: protocol.Array) -> Bins:

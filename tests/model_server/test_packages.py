@@ -13,6 +13,7 @@ import skops.io
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
+from sklearn.neural_network import BernoulliRBM
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tests.model_server import support
@@ -226,6 +227,23 @@ def test_a_reference_that_does_not_fit_is_refused(tmp_path: Path, reference: Any
     with pytest.raises(ValueError, match=names):
         packing.package(frame_model(), reference, tmp_path / "p", name="n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_never_answers_the_same_twice_is_not_packed(tmp_path: Path) -> None:
+    model = BernoulliRBM(n_components=2, n_iter=1).fit(support.IRIS / 10)
+    with pytest.raises(ValueError, match=r"a server would refuse this package: .*score_samples differs"):
+        packing.package(model, support.IRIS / 10, tmp_path / "p", name="m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_tells_what_goes_in_and_what_comes_out(packed: tuple[Path, str]) -> None:
+    document = json.loads((packed[0] / "kedge.json").read_text())
+    assert [(i["name"], i["datatype"], i["shape"]) for i in document["inputs"]] == [
+        ("age", "FP64", [-1]),
+        ("income", "FP64", [-1]),
+        ("city", "BYTES", [-1]),
+    ]
+    assert document["outputs"] == [{"name": "predict", "datatype": "FP64", "shape": [-1]}]
 
 
 def test_strings_that_look_like_numbers_stay_strings_in_a_csv_file(tmp_path: Path) -> None:

@@ -183,6 +183,52 @@ def test_counting_together_gives_what_counting_each_feature_alone_does(
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("reference", "one", "other"),
+    [
+        ([0.0, 1.0] * 50, 0.0, 1.0),
+        ([0.0] * 20 + [1.0, 2.0, 3.0, 4.0] * 20, 0.0, 1.0),
+        ([0.0] * 30 + list(np.linspace(0.5, 9.0, 70)), 0.0, 0.5),
+        ([-3.0] * 90 + [7.0] * 10, -3.0, 7.0),
+    ],
+    ids=["a flag", "few whole numbers", "many zeros", "hardly ever another value"],
+)
+def test_a_frequent_minimum_has_a_bin_of_its_own(reference: list[float], one: float, other: float) -> None:
+    bins = profiles.measure("a", np.array(reference))
+    first, second = profiles.place(bins, np.array([one, other])).tolist()
+    assert first != second
+    assert bins.counts[first] == reference.count(one)
+    assert profiles.Bins.from_json(bins.to_json()) == bins
+
+
+def test_a_feature_with_an_identifier_a_row_has_nothing_new_and_does_not_fill_the_profile() -> None:
+    identifiers = np.array([f"customer-{i}" for i in range(20_000)], dtype=object)
+    bins = profiles.measure("id", identifiers)
+    assert bins.others == ()
+    assert profiles.Bins.from_json(bins.to_json()) == bins
+    there, unseen, missing = profiles.place(bins, np.array(["customer-19999", "nobody", None], dtype=object)).tolist()
+    assert (bins.labels[there], bins.labels[unseen]) == ("__other__", "__other__")
+    assert bins.labels[missing] == "__missing__"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["features"].append(d["features"][0]), "one feature twice"),
+        (lambda d: d["outputs"].append(d["outputs"][0]), "one output twice"),
+        (lambda d: d["features"][0].update(counts=(-1, 1, 1, 1, 0, 1)), "below 0"),
+        (lambda d: d["outputs"].extend({**d["outputs"][0], "name": str(i)} for i in range(50)), "51 outputs"),
+    ],
+)
+def test_a_profile_that_contradicts_itself_is_refused(change: Any, says: str) -> None:
+    bins = profiles.measure("a", np.array([1.0, 2.0, 3.0]))
+    document = profiles.Profile(3, (bins,), (bins,)).to_json()
+    assert profiles.Profile.from_json(document).features == (bins,)
+    change(document)
+    with pytest.raises(ValueError, match=says):
+        profiles.Profile.from_json(document)
+
+
 def test_memory_stays_bounded_between_two_scrapes(tmp_path: Path) -> None:
     profile = profiles.Profile(3, profiles.of_features(["a"], [np.arange(3.0)])[0], ())
     columns = (signature.Column("a", signature.Kind.NUMBER),)
