@@ -6,6 +6,7 @@ batch fails, each of its requests is run alone and only those that fail alone fa
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_server import protocol, spot_checks
+from kedge_server import decoding, protocol, spot_checks
 from kedge_server.errors import ClientError, ModelError, RequestError
 from kedge_server.signature import Layout, Signature
 
@@ -39,6 +40,7 @@ class Predictor:
         self._names = [column.name for column in signature.columns]
         self._call: dict[str, Callable[[Any], Any]] = {name: getattr(estimator, name) for name in signature.methods}
         self._is_frame = signature.layout is Layout.FRAME
+        self._nones = frozenset(signature.nones)
         # Told the rows of each prediction and its outputs, of which there are none when it failed.
         self.observer: Observer = _nobody
         # Rows come as an array although the model knows its features' names: the
@@ -95,7 +97,7 @@ class Predictor:
 
     def _predict(self, methods: tuple[str, ...], rows: list[protocol.Rows]) -> list[protocol.Output]:
         whole = rows[0] if len(rows) == 1 else self._joined(rows)
-        given = self._frame(whole) if self._is_frame else whole.matrix
+        given = self._frame(whole) if self._is_frame else self._matrix(whole.matrix)
         outputs: list[protocol.Output] = []
         for method in methods:
             outputs.extend(_tensors(method, self._call[method](given), whole.count))
@@ -109,10 +111,46 @@ class Predictor:
         columns = [r.columns for r in rows if r.columns is not None]
         return protocol.Rows(count, columns=tuple(np.concatenate(parts) for parts in zip(*columns, strict=True)))
 
+    def _matrix(self, matrix: Any) -> Any:
+        """Returns rows with their missing values as the model was trained to see them."""
+        if matrix.ndim == 1 or not (self._nones or matrix.dtype == object):
+            return matrix
+        return np.column_stack([self._known(i, values).astype(object) for i, values in enumerate(matrix.T)])
+
+    def _known(self, position: int, values: protocol.Array) -> protocol.Array:
+        """Returns a feature's values (n_rows,) with what is missing as NaN, or as None if that is what training had."""
+        if position in self._nones:
+            return _with_missing(values.astype(object), None)
+        return _with_missing(values, np.nan) if values.dtype == object else values
+
     def _frame(self, rows: protocol.Rows) -> Any:
         import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415 - half a second that most models need not pay
 
-        return pd.DataFrame(dict(zip(self._names, rows.columns or (), strict=True)))
+        columns = [self._known(i, values) for i, values in enumerate(rows.columns or ())]
+        return pd.DataFrame(
+            {
+                name: values if values.dtype != object else pd.Series(values, dtype=self._type_of(i, values))
+                for i, (name, values) in enumerate(zip(self._names, columns, strict=True))
+            }
+        )
+
+    def _type_of(self, position: int, values: protocol.Array) -> Any:
+        """Returns the type of a frame's column.
+
+        Left to itself, pandas makes another one of a column that lacks every value than of one that lacks some, and
+        so an answer would depend on its neighbours.
+        """
+        import pandas as pd  # noqa: PLC0415 - as above
+
+        is_text = position not in self._nones and pd.api.types.infer_dtype(values) in ("string", "empty")
+        return self._text_type if is_text else object
+
+    @functools.cached_property
+    def _text_type(self) -> Any:
+        """Returns what pandas makes of strings, which is not the same in its versions."""
+        import pandas as pd  # noqa: PLC0415 - as above
+
+        return pd.Series([""]).dtype
 
     def _blame(self, rows: protocol.Rows, exc: Exception) -> RequestError:
         """Tells the client's mistake from the model's after the model raised.
@@ -146,6 +184,12 @@ class Predictor:
             if (np.abs(numbers) > np.finfo(np.float32).max).any():
                 return f'feature "{name}" holds a number that is too large for this model'
         return None
+
+
+def _with_missing(values: protocol.Array, form: float | None) -> protocol.Array:
+    known = values.copy()
+    known[decoding.is_missing(values)] = form
+    return known
 
 
 def _nobody(rows: protocol.Rows, outputs: list[protocol.Output]) -> None:

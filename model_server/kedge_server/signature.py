@@ -86,6 +86,7 @@ class Signature:
         named: Whether the names come from training rather than from here.
         methods: Outputs that a request may ask for; the first is the default.
         outputs: The tensors that they give, as far as they are known.
+        nones: Positions of the features whose missing values the model knows as None; those of all others are NaN.
     """
 
     layout: Layout
@@ -94,6 +95,7 @@ class Signature:
     named: bool
     methods: tuple[str, ...]
     outputs: tuple[OutputTensor, ...] = ()
+    nones: tuple[int, ...] = ()
 
     @functools.cached_property
     def takes_numbers(self) -> bool:
@@ -141,9 +143,17 @@ def describe(model: Any) -> Signature:
     known = _known(model, width)
     # scikit-learn's own names for features without one.
     labels = [f"x{i}" for i in range(width)] if names is None else [str(name) for name in names]
-    columns = tuple(Column(label, *pair) for label, pair in zip(labels, known, strict=True))
+    columns = tuple(Column(label, kind, example) for label, (kind, example, _) in zip(labels, known, strict=True))
     layout = Layout.FRAME if names is not None and _needs_frame(model) else Layout.MATRIX
-    return Signature(layout, columns, width, named=names is not None, methods=methods, outputs=_guess(model, methods))
+    return Signature(
+        layout,
+        columns,
+        width,
+        named=names is not None,
+        methods=methods,
+        outputs=_guess(model, methods),
+        nones=tuple(i for i, (_, _, none) in enumerate(known) if none),
+    )
 
 
 def _guess(model: Any, methods: tuple[str, ...]) -> tuple[OutputTensor, ...]:
@@ -171,10 +181,10 @@ def _first_step(model: Any) -> Any:
     return model
 
 
-# What is known of a column: its kind and an example.
-_Known = tuple[Kind, float | str | None]
-_UNKNOWN: _Known = (Kind.ANY, None)
-_PLAIN_NUMBER: _Known = (Kind.NUMBER, 0.0)
+# What is known of a column: its kind, an example, and whether what is missing is None.
+_Known = tuple[Kind, float | str | None, bool]
+_UNKNOWN: _Known = (Kind.ANY, None, False)
+_PLAIN_NUMBER: _Known = (Kind.NUMBER, 0.0, False)
 
 
 def _known(model: Any, width: int) -> list[_Known]:
@@ -182,7 +192,7 @@ def _known(model: Any, width: int) -> list[_Known]:
     step = _first_step(model)
     name, module = type(step).__name__, type(step).__module__
     if module == _TEXT_MODULE:
-        return [(Kind.STRING, "")] * width
+        return [(Kind.STRING, "", False)] * width
     if name == "FunctionTransformer" or not module.startswith("sklearn."):
         return [_UNKNOWN] * width
     if name in _CATEGORY_LEARNERS and len(getattr(step, "categories_", ())) == width:
@@ -206,9 +216,12 @@ def _of_feature_union(union: Any, width: int) -> list[_Known]:
 
 def _of_imputer(following: Any | None, imputer: Any, width: int) -> list[_Known]:
     if following is not None:
-        return _known(following, width)
-    statistics = np.asarray(imputer.statistics_)
-    return [_of_values(statistics[i : i + 1]) for i in range(width)]
+        known = _known(following, width)
+    else:
+        statistics = np.asarray(imputer.statistics_)
+        known = [_of_values(statistics[i : i + 1]) for i in range(width)]
+    # What the imputer fills in, nothing behind it has seen missing.
+    return [(kind, example, imputer.missing_values is None) for kind, example, _ in known]
 
 
 def _after_imputer(model: Any) -> Any | None:
@@ -234,19 +247,21 @@ def _merge(a: _Known, b: _Known) -> _Known:
     """Joins what two parts know of one column; categories know more than plain numbers."""
     if _UNKNOWN in (a, b):
         return b if a == _UNKNOWN else a
-    if a[0] is not b[0]:
-        return _UNKNOWN
-    return b if a == _PLAIN_NUMBER else a
+    kind, example, _ = _UNKNOWN if a[0] is not b[0] else b if a == _PLAIN_NUMBER else a
+    return kind, example, a[2] or b[2]
 
 
 def _of_values(values: Any) -> _Known:
-    """Tells what learnt categories are; None and NaN among them say nothing."""
-    learnt = [v for v in np.asarray(values).tolist() if v is not None and v == v]  # noqa: PLR0124 - NaN is not itself
+    """Tells what learnt categories are; None and NaN among them say nothing of their kind."""
+    found = np.asarray(values).tolist()
+    learnt = [v for v in found if v is not None and v == v]  # noqa: PLR0124 - NaN is not itself
+    # Where training had both, a null of a request can only mean one of them.
+    none = None in found and all(v == v for v in found)  # noqa: PLR0124
     if learnt and all(isinstance(v, str) for v in learnt):
-        return Kind.STRING, str(learnt[0])
+        return Kind.STRING, str(learnt[0]), none
     if learnt and all(isinstance(v, (int, float)) for v in learnt):
-        return Kind.NUMBER, float(learnt[0])
-    return _UNKNOWN
+        return Kind.NUMBER, float(learnt[0]), none
+    return Kind.ANY, None, none
 
 
 def _needs_frame(model: Any) -> bool:
