@@ -81,14 +81,14 @@ def infer_document(document: dict[str, Any], signature: Signature) -> protocol.I
     request_id = document.get("id")
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > _MAX_ID_CHARS):
         raise ClientError(f"id must be a string of at most {_MAX_ID_CHARS} characters")
-    methods, binary = _methods(document, signature)
+    methods, tensors, binary = _wanted(document, signature)
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise ClientError("inputs must be a list of at least one tensor")
     rows = _rows(inputs, signature)
     if signature.complete:
         _check_present(rows, signature)
-    return protocol.InferRequest(request_id, rows, methods, binary)
+    return protocol.InferRequest(request_id, rows, methods, tensors, binary)
 
 
 def _check_present(rows: protocol.Rows, signature: Signature) -> None:
@@ -142,39 +142,57 @@ def _parameters(holder: Any, field: str) -> dict[str, Any]:
     return parameters
 
 
-def _methods(document: dict[str, Any], signature: Signature) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Returns what is asked for, and which of it in binary.
+# What is asked of the model, which names that was put in where they are not the same, and which of them in binary.
+_Wanted = tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]
 
-    `outputs` comes first, then `parameters.method`, then the model's default.
-    """
-    outputs = document.get("outputs")
-    parameters = document.get("parameters")
-    if not outputs and parameters in (None, {}):
-        return signature.methods[:1], _NO_BINARY
-    if parameters is not None and not isinstance(parameters, dict):
+
+def _wanted(document: dict[str, Any], signature: Signature) -> _Wanted:
+    """Returns what is asked for: by `outputs`, else by `parameters.method`, else the model's default."""
+    outputs, parameters = document.get("outputs"), document.get("parameters")
+    if outputs is not None and type(outputs) is not list:
+        raise ClientError("outputs must be a list of objects, each with a name")
+    if parameters is not None and type(parameters) is not dict:
         raise ClientError("parameters must be an object")
-    all_binary = parameters.get("binary_data_output") if parameters else None
-    chosen: list[tuple[Any, Any]]
-    if outputs:
-        if not isinstance(outputs, list):
-            raise ClientError("outputs must be a list")
-        field = "outputs[].name"
-        chosen = [
-            (
-                o.get("name") if isinstance(o, dict) else None,
-                _parameters(o, "outputs[]").get("binary_data", all_binary),
-            )
-            for o in outputs
-        ]
-    else:
-        field = "parameters.method"
-        chosen = [((parameters or {}).get("method", signature.methods[0]), all_binary)]
-    for name, binary in chosen:
+    method, all_binary = signature.methods[0], False
+    if parameters:
+        method = parameters.get("method", method)
+        if method not in signature.methods:
+            raise ClientError(f"parameters.method {_quote(method)} is not one of {', '.join(signature.methods)}")
+        all_binary = _flag(parameters, "binary_data_output", "parameters", otherwise=False)
+    if not outputs:
+        return (method,), (), frozenset((method,)) if all_binary else _NO_BINARY
+    # A name that comes twice is one output, in the form that it was last asked for in.
+    chosen: dict[Any, bool] = {}
+    plain = True
+    for position, output in enumerate(outputs):
+        name = output.get("name") if type(output) is dict else None
         if name not in signature.methods:
-            raise ClientError(f"{field} {_quote(name)} is not one of {', '.join(signature.methods)}")
-        if binary not in (None, False, True):
-            raise ClientError("binary_data and binary_data_output must be true or false")
-    return tuple(dict.fromkeys(name for name, _ in chosen)), frozenset(name for name, binary in chosen if binary)
+            _check_output(output, position, signature)
+            plain = False
+        own = _parameters(output, f"outputs[{position}]") if "parameters" in output else None
+        chosen[name] = _flag(own, "binary_data", f"outputs[{position}].parameters", all_binary) if own else all_binary
+    names = tuple(chosen)
+    binary = frozenset(filter(chosen.get, names)) if True in chosen.values() else _NO_BINARY
+    return (names, (), binary) if plain else (tuple(dict.fromkeys(map(protocol.method_of, names))), names, binary)
+
+
+def _check_output(output: Any, position: int, signature: Signature) -> None:
+    """Refuses an item of `outputs` that is none of the model's tensors."""
+    field = f"outputs[{position}]"
+    if not isinstance(output, dict):
+        raise ClientError(f'{field} must be an object such as {{"name": "{signature.methods[0]}"}}')
+    known = tuple(dict.fromkeys((*signature.methods, *(tensor.name for tensor in signature.outputs))))
+    if "name" not in output:
+        raise ClientError(f"{field} lacks a name, which is one of {', '.join(known)}")
+    if output["name"] not in known:
+        raise ClientError(f"{field}.name {_quote(output['name'])} is not one of {', '.join(known)}")
+
+
+def _flag(parameters: dict[str, Any], name: str, field: str, otherwise: bool) -> bool:  # noqa: FBT001
+    value = parameters.get(name)
+    if value is not None and type(value) is not bool:
+        raise ClientError(f"{field}.{name} must be true or false")
+    return otherwise if value is None else value
 
 
 def _rows(inputs: list[Any], signature: Signature) -> protocol.Rows:

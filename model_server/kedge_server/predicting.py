@@ -84,13 +84,13 @@ class Predictor:
         start = 0
         for request in requests:
             end = start + request.rows.count
-            outcomes.append([(name, array[start:end]) for name, array in outputs])
+            outcomes.append(request.wanted([(name, array[start:end]) for name, array in outputs]))
             start = end
         return outcomes
 
     def _alone(self, request: protocol.InferRequest) -> Outcome:
         try:
-            return self._predict(request.methods, [request.rows])
+            return request.wanted(self._predict(request.methods, [request.rows]))
         except Exception as exc:  # noqa: BLE001 - it may be anything, and the server must live on
             self.observer(request.rows, [])
             return self._blame(request.rows, exc)
