@@ -9,6 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -17,6 +18,7 @@ from tests.model_server import support
 from tests.model_server.support import infer_body, tensor
 
 from kedge_server import decoding, loading, packing, predicting, protocol, proving, signature
+from kedge_server.errors import ClientError
 from kedge_server.settings import Settings
 
 LABELS = ["stay", "stay", "leave", "leave"] * 10
@@ -142,3 +144,108 @@ async def test_a_missing_string_is_counted_as_one(tmp_path: Any) -> None:
 
     assert response.status_code == 200
     assert 'feature="city"} 1' in page
+
+
+MIXED = pd.DataFrame({"age": AGES, "income": [1.0, 2.0, 3.0, 4.0] * 10, "city": ["Oslo", "Rome"] * 20})
+
+
+def mixed_model(**parts: Any) -> Any:
+    """Imputes the age, takes the income as it is, and knows Oslo and Rome only."""
+    columns = ColumnTransformer(
+        [("a", SimpleImputer(), ["age"]), ("i", "passthrough", ["income"]), ("c", OneHotEncoder(), ["city"])]
+    )
+    return make_pipeline(columns, LogisticRegression(**parts)).fit(MIXED, LABELS)
+
+
+async def asked(model: Any, **values: Any) -> tuple[int, str]:
+    given = {"age": 20.0, "income": 1.0, "city": "Oslo"} | values
+    inputs = [
+        tensor([value], name=name, datatype="BYTES" if isinstance(value, str) or name == "city" else "FP64")
+        for name, value in given.items()
+    ]
+    async with support.served(model) as server:
+        response = await server.infer(infer_body(*inputs))
+    return response.status_code, response.text if response.status_code == 200 else response.json()["error"]
+
+
+async def test_a_feature_that_may_be_missing_is_not_named_for_one_that_may_not() -> None:
+    assert (await asked(mixed_model(), age=None))[0] == 200
+    assert await asked(mixed_model(), income=None) == (
+        400,
+        'feature "income" lacks a value (null or NaN), which this model does not admit',
+    )
+    status, message = await asked(mixed_model(), age=None, income=None)
+    assert status == 400
+    assert 'features "age", "income" lack values' in message
+
+
+async def test_a_package_knows_which_feature_may_be_missing(tmp_path: Any) -> None:
+    reference = MIXED.assign(age=[np.nan, 30.0, 40.0, 50.0] * 10, income=[1.0, 2.0, 3.0, np.nan] * 10)
+    columns = ColumnTransformer([("a", SimpleImputer(), ["age"]), ("i", SimpleImputer(), ["income"])])
+    model = make_pipeline(columns, LogisticRegression()).fit(reference[["age", "income"]], LABELS)
+    packing.package(model, reference, tmp_path / "p", name="m")
+    loaded = loading.load(tmp_path / "p")
+    predictor = predicting.Predictor(loaded.estimator, loaded.signature)
+    rows = protocol.Rows(1, columns=(np.array([np.nan]), np.array([1e300])))
+
+    predictor._call["predict"] = refusing
+    (outcome,) = predictor.run([protocol.InferRequest(None, rows, ("predict",))])
+
+    assert isinstance(outcome, ClientError)
+    assert outcome.message == 'feature "income" holds a number that is too large for this model'
+
+
+def refusing(rows: Any) -> Any:
+    raise ValueError("Input X contains NaN, infinity or a value too large for dtype('float32').")
+
+
+async def test_an_unknown_category_beside_an_imputed_value_is_the_model_s_fault() -> None:
+    status, message = await asked(mixed_model(), age=None, city="San Fernando")
+    assert (status, "unknown categories" in message) == (500, True)
+
+
+async def test_an_unknown_category_that_is_a_missing_value_is_the_client_s_fault() -> None:
+    assert await asked(mixed_model(), city=None) == (
+        400,
+        'feature "city" lacks a value (null or NaN), which this model does not admit',
+    )
+
+
+@pytest.mark.parametrize("income", ["abc", "1,5"])
+async def test_text_where_the_model_needs_a_number_is_the_client_s_fault(income: str) -> None:
+    assert await asked(mixed_model(), income=income) == (
+        400,
+        f'feature "income" holds "{income}", and this model needs a number there',
+    )
+
+
+async def test_a_number_as_text_is_taken_where_the_model_takes_it() -> None:
+    assert (await asked(mixed_model(), income="1.0"))[0] == 200
+
+
+async def test_text_that_the_model_itself_cannot_use_is_the_model_s_fault() -> None:
+    columns = ColumnTransformer([("c", FunctionTransformer(lambda city: city), ["city"])])
+    model = make_pipeline(columns, OneHotEncoder(), LogisticRegression()).fit(MIXED[["city"]], LABELS)
+    async with support.served(model) as server:
+        response = await server.infer(infer_body(tensor(["Paris"], name="city", datatype="BYTES")))
+    assert (response.status_code, "unknown categories" in response.json()["error"]) == (500, True)
+
+
+async def test_a_sparse_answer_that_would_be_too_large_is_refused_and_its_neighbours_are_answered() -> None:
+    model = HashingVectorizer()
+    described = signature.describe(model)
+
+    def text(rows: int) -> protocol.InferRequest:
+        return protocol.InferRequest(
+            None, protocol.Rows(rows, matrix=np.array(["a"] * rows, dtype=object)), ("transform",)
+        )
+
+    one, nine, eight = predicting.Predictor(model, described).run([text(1), text(9), text(8)])
+
+    assert isinstance(nine, ClientError)
+    assert nine.status == 413
+    assert "9437184 values, 1048576 for each row; at most 8388608" in nine.message
+    assert "send fewer rows" in nine.message
+    for outcome, rows in ((one, 1), (eight, 8)):
+        assert isinstance(outcome, list)
+        assert outcome[0][1].shape == (rows, 1 << 20)
