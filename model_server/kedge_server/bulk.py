@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import simdjson
 
+from kedge_server import protocol
+
 # Below this, simdjson's detours cost as much as they save.
 MIN_BYTES = 2048
 
@@ -23,7 +25,7 @@ _parser = simdjson.Parser()
 
 
 def document(body: bytes) -> dict[str, Any] | None:
-    """Returns a request with its tensor's `data` as float64 (n,), or None when it is not a plain one."""
+    """Returns a request with its tensor's `data` (n,) of the datatype's type, or None when it is not a plain one."""
     try:
         return _read(body)
     except (KeyError, RuntimeError, TypeError, ValueError):
@@ -46,8 +48,18 @@ def _read(body: bytes) -> dict[str, Any]:
         or body.count(b"[") != 3 + ("outputs" in found)
     ):
         raise ValueError("not plain")
-    read["data"] = np.frombuffer(data.as_buffer(of_type="d"))
+    read["data"] = _narrowed(np.frombuffer(data.as_buffer(of_type="d")), read["datatype"])
     return {**found, "inputs": [read]}
+
+
+def _narrowed(numbers: protocol.Array, datatype: str) -> protocol.Array:
+    if datatype == "FP64":
+        return numbers
+    with np.errstate(over="ignore"):
+        narrow = numbers.astype(np.float32)
+    if np.isinf(narrow).any():
+        raise ValueError("a number out of range")
+    return narrow
 
 
 def _object(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import struct
 from typing import Any, TypeVar
 
@@ -19,13 +20,17 @@ from kedge_server.errors import ClientError
 from kedge_server.signature import Column, Kind, Layout, Signature
 
 _FLOATS = ("FP16", "FP32", "FP64")
-# `struct` codes and the types they make. Floats of every width become float64: what
-# is answered must not depend on the datatype of the other requests in a batch.
+# Of each datatype of numbers: its format in `struct`, its type, and a pattern of what 0 and 1 have in common when they
+# are packed. A regular expression finds it in half of the time that `in` takes.
 _STRUCTS = {
-    name: ("d", np.dtype(np.float64)) if name in _FLOATS else (dtype.char, dtype)
+    # In the machine's own order `struct` makes infinity of a number that a float32 does not have.
+    name: ("<%df" if name == "FP32" else f"%d{dtype.char}", dtype, re.compile(bytes(max(0, dtype.itemsize - 2))))
     for name, dtype in protocol.DATATYPES.items()
     if name not in ("BOOL", "BYTES")
 }
+_LONG = ("INT64", "UINT64")
+# Every whole number up to this one is a float64 too.
+_EXACT = 1 << 53
 _JSON_TYPES = {
     bool: "a boolean",
     dict: "an object",
@@ -35,10 +40,12 @@ _JSON_TYPES = {
     str: "a string",
     type(None): "null",
 }
+_HEADER = "Inference-Header-Content-Length"
 _Data = TypeVar("_Data", list[Any], protocol.Array)
 _NO_BINARY: frozenset[str] = frozenset()
 _MAX_ID_CHARS = 256
 _MAX_DIMENSIONS = 8
+_MAX_SIZE = 1 << 31
 # Names in messages are the client's text; a message stays readable whatever it is.
 _MAX_QUOTE_CHARS = 60
 
@@ -55,18 +62,24 @@ def infer_request(body: bytes, signature: Signature, header_length: int | None =
         ClientError: The body is not a valid infer request for this model.
     """
     if header_length is not None and not 0 <= header_length <= len(body):
-        raise ClientError(f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes")
+        raise ClientError(f"{_HEADER} is {header_length}, but the body has {len(body)} bytes")
     if header_length is None and len(body) >= bulk.MIN_BYTES and (plain := bulk.document(body)) is not None:
         return infer_document(plain, signature)
     try:
         document = orjson.loads(body if header_length is None else memoryview(body)[:header_length])
     except orjson.JSONDecodeError as exc:
-        raise ClientError(f"the body is not JSON: {exc}") from exc
+        raise ClientError(f"the body is not JSON: {exc}{_forgotten_header(body, header_length)}") from exc
     if not isinstance(document, dict):
         raise ClientError("the body must be a JSON object")
     if header_length is not None and isinstance(document.get("inputs"), list):
         _attach_binary(document["inputs"], memoryview(body)[header_length:])
     return infer_document(document, signature)
+
+
+def _forgotten_header(body: bytes, header_length: int | None) -> str:
+    if header_length is not None or b'"binary_data_size"' not in body:
+        return ""
+    return f"; where binary data follows the JSON, the header {_HEADER} must say how many bytes are JSON"
 
 
 def infer_document(document: dict[str, Any], signature: Signature) -> protocol.InferRequest:
@@ -81,14 +94,14 @@ def infer_document(document: dict[str, Any], signature: Signature) -> protocol.I
     request_id = document.get("id")
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > _MAX_ID_CHARS):
         raise ClientError(f"id must be a string of at most {_MAX_ID_CHARS} characters")
-    methods, binary = _methods(document, signature)
+    methods, tensors, binary = _wanted(document, signature)
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise ClientError("inputs must be a list of at least one tensor")
     rows = _rows(inputs, signature)
     if signature.complete:
         _check_present(rows, signature)
-    return protocol.InferRequest(request_id, rows, methods, binary)
+    return protocol.InferRequest(request_id, rows, methods, tensors, binary)
 
 
 def _check_present(rows: protocol.Rows, signature: Signature) -> None:
@@ -142,39 +155,57 @@ def _parameters(holder: Any, field: str) -> dict[str, Any]:
     return parameters
 
 
-def _methods(document: dict[str, Any], signature: Signature) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Returns what is asked for, and which of it in binary.
+# What is asked of the model, which names that was put in where they are not the same, and which of them in binary.
+_Wanted = tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]
 
-    `outputs` comes first, then `parameters.method`, then the model's default.
-    """
-    outputs = document.get("outputs")
-    parameters = document.get("parameters")
-    if not outputs and parameters in (None, {}):
-        return signature.methods[:1], _NO_BINARY
-    if parameters is not None and not isinstance(parameters, dict):
+
+def _wanted(document: dict[str, Any], signature: Signature) -> _Wanted:
+    """Returns what is asked for: by `outputs`, else by `parameters.method`, else the model's default."""
+    outputs, parameters = document.get("outputs"), document.get("parameters")
+    if outputs is not None and type(outputs) is not list:
+        raise ClientError("outputs must be a list of objects, each with a name")
+    if parameters is not None and type(parameters) is not dict:
         raise ClientError("parameters must be an object")
-    all_binary = parameters.get("binary_data_output") if parameters else None
-    chosen: list[tuple[Any, Any]]
-    if outputs:
-        if not isinstance(outputs, list):
-            raise ClientError("outputs must be a list")
-        field = "outputs[].name"
-        chosen = [
-            (
-                o.get("name") if isinstance(o, dict) else None,
-                _parameters(o, "outputs[]").get("binary_data", all_binary),
-            )
-            for o in outputs
-        ]
-    else:
-        field = "parameters.method"
-        chosen = [((parameters or {}).get("method", signature.methods[0]), all_binary)]
-    for name, binary in chosen:
+    method, all_binary = signature.methods[0], False
+    if parameters:
+        method = parameters.get("method", method)
+        if method not in signature.methods:
+            raise ClientError(f"parameters.method {_quote(method)} is not one of {', '.join(signature.methods)}")
+        all_binary = _flag(parameters, "binary_data_output", "parameters", otherwise=False)
+    if not outputs:
+        return (method,), (), frozenset((method,)) if all_binary else _NO_BINARY
+    # A name that comes twice is one output, in the form that it was last asked for in.
+    chosen: dict[Any, bool] = {}
+    plain = True
+    for position, output in enumerate(outputs):
+        name = output.get("name") if type(output) is dict else None
         if name not in signature.methods:
-            raise ClientError(f"{field} {_quote(name)} is not one of {', '.join(signature.methods)}")
-        if binary not in (None, False, True):
-            raise ClientError("binary_data and binary_data_output must be true or false")
-    return tuple(dict.fromkeys(name for name, _ in chosen)), frozenset(name for name, binary in chosen if binary)
+            _check_output(output, position, signature)
+            plain = False
+        own = _parameters(output, f"outputs[{position}]") if "parameters" in output else None
+        chosen[name] = _flag(own, "binary_data", f"outputs[{position}].parameters", all_binary) if own else all_binary
+    names = tuple(chosen)
+    binary = frozenset(filter(chosen.get, names)) if True in chosen.values() else _NO_BINARY
+    return (names, (), binary) if plain else (tuple(dict.fromkeys(map(protocol.method_of, names))), names, binary)
+
+
+def _check_output(output: Any, position: int, signature: Signature) -> None:
+    """Refuses an item of `outputs` that is none of the model's tensors."""
+    field = f"outputs[{position}]"
+    if not isinstance(output, dict):
+        raise ClientError(f'{field} must be an object such as {{"name": "{signature.methods[0]}"}}')
+    known = tuple(dict.fromkeys((*signature.methods, *(tensor.name for tensor in signature.outputs))))
+    if "name" not in output:
+        raise ClientError(f"{field} lacks a name, which is one of {', '.join(known)}")
+    if output["name"] not in known:
+        raise ClientError(f"{field}.name {_quote(output['name'])} is not one of {', '.join(known)}")
+
+
+def _flag(parameters: dict[str, Any], name: str, field: str, otherwise: bool) -> bool:  # noqa: FBT001
+    value = parameters.get(name)
+    if value is not None and type(value) is not bool:
+        raise ClientError(f"{field}.{name} must be true or false")
+    return otherwise if value is None else value
 
 
 def _rows(inputs: list[Any], signature: Signature) -> protocol.Rows:
@@ -189,7 +220,10 @@ def _whole(tensor: Any, signature: Signature) -> protocol.Rows | None:
     if signature.layout is Layout.TEXT:
         if datatype != "BYTES" or not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
             raise ClientError(f"input {_quote(name)}: this model takes BYTES of shape [n_rows]")
-        return protocol.Rows(shape[0], matrix=_values(tensor, name, datatype, shape).reshape(-1))
+        texts = _values(tensor, name, datatype, shape).reshape(-1)
+        if (missing := is_missing(texts)).any():
+            raise ClientError(f"input {_quote(name)}: data[{int(missing.argmax())}] is null, but must be a string")
+        return protocol.Rows(shape[0], matrix=texts)
     if signature.width == 1 and len(shape) == 1 and name == signature.columns[0].name:
         return None
     if len(shape) != 2 or (signature.width is not None and shape[1] != signature.width):
@@ -265,13 +299,25 @@ def _header(tensor: Any, position: int) -> tuple[str, str, list[int]]:
     if not isinstance(datatype, str) or datatype not in protocol.DATATYPES:
         known = ", ".join(protocol.DATATYPES)
         raise ClientError(f"input {_quote(name)}: datatype {_quote(datatype)} is not one of {known}")
-    if (
-        not isinstance(shape, list)
-        or not 1 <= len(shape) <= _MAX_DIMENSIONS
-        or not all(type(size) is int and 0 < size < 1 << 31 for size in shape)
-    ):
+    if not isinstance(shape, list) or not 1 <= len(shape) <= _MAX_DIMENSIONS or not all(map(_is_size, shape)):
         raise ClientError(f"input {_quote(name)}: shape must be a list of 1 to {_MAX_DIMENSIONS} sizes above 0")
+    if "parameters" in tensor:
+        _check_binary(tensor, name, f"inputs[{position}]")
     return name, datatype, shape
+
+
+def _is_size(size: Any) -> bool:
+    return type(size) is int and 0 < size < _MAX_SIZE
+
+
+def _check_binary(tensor: dict[str, Any], name: str, field: str) -> None:
+    """Refuses a tensor that says that its data is binary when there is nothing that it could lie in."""
+    size = _parameters(tensor, field).get("binary_data_size")
+    if size is not None and not isinstance(tensor.get("data"), memoryview):
+        raise ClientError(
+            f"input {_quote(name)}: {field}.parameters.binary_data_size needs the header {_HEADER}, which says how"
+            " many bytes of the body are JSON"
+        )
 
 
 def _check_kind(name: str, datatype: str, column: Column) -> None:
@@ -284,7 +330,7 @@ def _check_kind(name: str, datatype: str, column: Column) -> None:
 
 
 def _values(tensor: dict[str, Any], name: str, datatype: str, shape: list[int]) -> protocol.Array:
-    """Returns a tensor's data as an array of its shape; floats come as float64.
+    """Returns a tensor's data as an array of its shape.
 
     `struct` reads a list several times faster than numpy does, checks every value's
     type and range, and cannot be made to allocate a wide string for each number.
@@ -302,13 +348,38 @@ def _values(tensor: dict[str, Any], name: str, datatype: str, shape: list[int]) 
     if datatype == "BOOL":
         _check_types(data, name, datatype, (bool,))
         return np.array(data, dtype=np.bool_).reshape(shape)
-    code, dtype = _STRUCTS[datatype]
-    packed = bytearray(dtype.itemsize * len(data))
     try:
-        struct.pack_into(f"{len(data)}{code}", packed, 0, *data)
+        packed = _packed(data, datatype)
     except (struct.error, TypeError, OverflowError):
         return _with_nulls(data, name, datatype).reshape(shape)
-    return np.frombuffer(packed, dtype=dtype).reshape(shape)
+    _, dtype, zero_or_one = _STRUCTS[datatype]
+    # `struct` takes a boolean for a 0 or 1. To ask every value for its type would take longer than to pack it, so
+    # that is done only where there may be some.
+    if zero_or_one.search(packed) and bool in set(map(type, data)):
+        _check_types(data, name, datatype, (int, float))
+    values = np.frombuffer(packed, dtype=dtype)
+    if datatype in _LONG:
+        _check_exact(values, name)
+    return values.reshape(shape)
+
+
+def _packed(data: list[Any], datatype: str) -> bytearray:
+    form, dtype, _ = _STRUCTS[datatype]
+    packed = bytearray(dtype.itemsize * len(data))
+    struct.pack_into(form % len(data), packed, 0, *data)
+    return packed
+
+
+def _check_exact(values: protocol.Array, name: str) -> None:
+    """Refuses what would be another number as a float64, in which every model here gets its numbers."""
+    if values.max() <= _EXACT and values.min() >= -_EXACT:
+        return
+    for position, number in enumerate(values.tolist()):
+        if int(float(number)) != number:
+            raise ClientError(
+                f"input {_quote(name)}: data[{position}] is {number}, but the model gets numbers as float64, which"
+                f" does not have that one; round it to {int(float(number))}, or use strings for what only names things"
+            )
 
 
 def _binary_values(data: memoryview, name: str, datatype: str, shape: list[int]) -> protocol.Array:
@@ -327,8 +398,10 @@ def _binary_values(data: memoryview, name: str, datatype: str, shape: list[int])
         if (octets > 1).any():
             raise ClientError(f"input {_quote(name)}: binary BOOL data must be bytes of 0 or 1")
         return octets.astype(np.bool_).reshape(shape)
-    values = np.frombuffer(data, dtype=dtype.newbyteorder("<"))
-    return values.astype(np.float64 if datatype in _FLOATS else dtype).reshape(shape)
+    values = np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype)
+    if datatype in _LONG:
+        _check_exact(values, name)
+    return values.reshape(shape)
 
 
 def _binary_strings(data: memoryview, name: str, size: int) -> protocol.Array:
@@ -380,10 +453,12 @@ def _with_nulls(data: list[Any], name: str, datatype: str) -> protocol.Array:
     if datatype in _FLOATS:
         _check_types(data, name, datatype, (int, float, type(None)))
         try:
-            return np.array([math.nan if value is None else float(value) for value in data])
-        except OverflowError as exc:
-            raise ClientError(f"input {_quote(name)}: data holds a number out of range") from exc
-    _check_types(data, name, datatype, (int,))
+            packed = _packed([math.nan if value is None else value for value in data], datatype)
+        except (struct.error, OverflowError) as exc:
+            raise ClientError(f"input {_quote(name)}: data holds a number outside {datatype}") from exc
+        return np.frombuffer(packed, dtype=_STRUCTS[datatype][1])
+    # orjson makes a float of a whole number that has more than 64 bits.
+    _check_types([int(v) if type(v) is float and abs(v) >= 1 << 63 else v for v in data], name, datatype, (int,))
     raise ClientError(f"input {_quote(name)}: data holds a number outside {datatype}")
 
 

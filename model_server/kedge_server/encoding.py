@@ -29,8 +29,7 @@ def infer_response(
     blobs: list[bytes] = []
     tensors: list[dict[str, Any]] = []
     for name, array in outputs:
-        # A multi-output classifier's predict_proba_0 belongs to the method predict_proba.
-        if name in request.binary or name.rpartition("_")[0] in request.binary:
+        if request.in_binary(name):
             blob = binary(array)
             blobs.append(blob)
             tensors.append(

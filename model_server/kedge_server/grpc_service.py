@@ -129,11 +129,12 @@ class _Service(service.GRPCInferenceServiceServicer):
         response = messages.ModelInferResponse(
             model_name=settings.model_name, model_version=settings.model_version, id=decoded.id or ""
         )
-        raw = len(request.raw_input_contents) > 0
-        for name, array in outputs:
-            datatype = protocol.datatype_of(array)
+        datatypes = [protocol.datatype_of(array) for _, array in outputs]
+        # All in one place: clients that find raw contents look nowhere else.
+        raw = len(request.raw_input_contents) > 0 or "FP16" in datatypes
+        for (name, array), datatype in zip(outputs, datatypes, strict=True):
             tensor = response.outputs.add(name=name, datatype=datatype, shape=array.shape)
-            if raw or datatype == "FP16":
+            if raw:
                 response.raw_output_contents.append(encoding.binary(array))
             else:
                 getattr(tensor.contents, _CONTENTS[datatype]).extend(_values(array, datatype))
@@ -173,17 +174,27 @@ def _decode(request: Any, signature: Signature) -> protocol.InferRequest:
         "inputs": inputs,
         "outputs": [{"name": output.name} for output in request.outputs],
     }
-    method = request.parameters["method"].string_param if "method" in request.parameters else ""
-    if method:
-        document["parameters"] = {"method": method}
+    if "method" in request.parameters:
+        parameter = request.parameters["method"]
+        # Of whatever type it is: the decoder knows which methods there are.
+        chosen = parameter.WhichOneof("parameter_choice")
+        document["parameters"] = {"method": getattr(parameter, chosen) if chosen else None}
     return decoding.infer_document(document, signature)
 
 
 def _contents(tensor: Any, position: int) -> list[Any]:
+    if tensor.datatype not in protocol.DATATYPES:
+        # The decoder says what is wrong with it.
+        return []
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
-        # The decoder says what is wrong with an unknown datatype.
-        return []
+        raise ClientError(f"inputs[{position}]: {tensor.datatype} is taken in raw_input_contents only")
+    for filled, _ in tensor.contents.ListFields():
+        if filled.name != field:
+            raise ClientError(
+                f"inputs[{position}].contents.{filled.name} is filled, but {tensor.datatype} belongs into"
+                f" contents.{field}"
+            )
     values = list(getattr(tensor.contents, field))
     if tensor.datatype != "BYTES":
         return values

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+# One output of the model: its name and an array whose first axis is the rows.
+Output = tuple[str, Array]
 
 # In a request and in an answer with binary tensors: how many bytes of the body are JSON.
 # https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -40,6 +42,12 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype(object),
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+
+
+def method_of(name: str) -> str:
+    """Returns the method that an output is of: predict_proba_1 is of predict_proba, which is its own."""
+    method, _, number = name.rpartition("_")
+    return method if number.isdecimal() else name
 
 
 def datatype_of(array: Array) -> str:
@@ -75,15 +83,25 @@ class InferRequest:
     Attributes:
         id: Echoed in the answer, or None.
         rows: What to predict.
-        methods: The outputs asked for, without repetition.
-        binary: Those of `methods` that are wanted as binary tensors.
+        methods: What the model has to be asked, without repetition.
+        tensors: The names asked for, in that order, where they are not just `methods`. A method's means all of its
+            tensors.
+        binary: Those of the names asked for that are wanted as binary tensors.
     """
 
     id: str | None
     rows: Rows
     methods: tuple[str, ...]
+    tensors: tuple[str, ...] = ()
     binary: frozenset[str] = frozenset()
 
+    def wanted(self, outputs: list[Output]) -> list[Output]:
+        """Picks what was asked for out of all that `methods` gave."""
+        if not self.tensors:
+            return outputs
+        found = {name: array for asked in self.tensors for name, array in outputs if asked in (name, method_of(name))}
+        return list(found.items())
 
-# One output of the model: its name and an array whose first axis is the rows.
-Output = tuple[str, Array]
+    def in_binary(self, name: str) -> bool:
+        """Tells whether an output is wanted as a binary tensor. What was said of itself goes before its method's."""
+        return name in self.binary or (name not in self.tensors and method_of(name) in self.binary)

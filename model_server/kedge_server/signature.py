@@ -90,6 +90,7 @@ class Signature:
         named: Whether the names come from training rather than from here.
         methods: Outputs that a request may ask for; the first is the default.
         outputs: The tensors that they give, as far as they are known.
+        nones: Positions of the features whose missing values the model knows as None; those of all others are NaN.
     """
 
     layout: Layout
@@ -98,6 +99,7 @@ class Signature:
     named: bool
     methods: tuple[str, ...]
     outputs: tuple[OutputTensor, ...] = ()
+    nones: frozenset[int] = frozenset()
 
     @functools.cached_property
     def takes_numbers(self) -> bool:
@@ -152,7 +154,8 @@ def describe(model: Any) -> Signature:
     labels = [f"x{i}" for i in range(width)] if names is None else [str(name) for name in names]
     columns = tuple(Column(label, *pair) for label, pair in zip(labels, known, strict=True))
     layout = Layout.FRAME if names is not None and _needs_frame(model, width) else Layout.MATRIX
-    return Signature(layout, columns, width, named=names is not None, methods=methods, outputs=outputs)
+    nones = frozenset(_nones(model, width))
+    return Signature(layout, columns, width, named=names is not None, methods=methods, outputs=outputs, nones=nones)
 
 
 def _guess(model: Any, methods: tuple[str, ...]) -> tuple[OutputTensor, ...]:
@@ -261,6 +264,20 @@ def _known(model: Any, width: int) -> list[_Known]:
             known[column] = _merge(known.get(column, _UNKNOWN), found)
     rest = _of_tags(model) if len(known) < width else _UNKNOWN
     return [known.get(i, rest) for i in range(width)]
+
+
+def _nones(model: Any, width: int) -> set[int]:
+    """Returns which of the `width` columns that enter `model` had None where training lacked a value, and never NaN."""
+    if isinstance(steps := getattr(model, "steps", None), list):
+        # An imputer itself, since the encoder behind it has seen nothing missing.
+        first = next((step for _, step in steps if step not in _NO_STEP), None)
+        return _nones(first, width)
+    if type(model).__name__ == "SimpleImputer":
+        return set(range(width)) if model.missing_values is None else set()
+    if len(categories := getattr(model, "categories_", ())) == width:
+        found = [np.asarray(values).tolist() for values in categories]
+        return {i for i, values in enumerate(found) if None in values and all(v == v for v in values)}  # noqa: PLR0124
+    return {columns[i] for part, columns in _parts(model, width) for i in _nones(part, len(columns))}
 
 
 def _of_tags(model: Any) -> _Known:

@@ -30,7 +30,7 @@ def decoded(content: bytes) -> Any:
         return exc.message
     assert found.rows.matrix is not None
     # As bytes, since NaN is unequal to itself.
-    return found.id, found.methods, found.binary, found.rows.matrix.dtype, found.rows.matrix.tobytes()
+    return found.id, found.methods, found.tensors, found.binary, found.rows.matrix.dtype, found.rows.matrix.tobytes()
 
 
 NUMBERS = ROWS.ravel().tolist()
@@ -45,6 +45,8 @@ BODIES = {
     "one value nested": body(data=[*NUMBERS[:-1], NUMBERS[-1:]]),
     "a missing value": body(data=[None, *NUMBERS[1:]]),
     "a string": body(data=["1", *NUMBERS[1:]]),
+    "numbers that a float32 does not have": body(datatype="FP32", data=[0.1, 1e-40, *NUMBERS[2:]]),
+    "a number beyond float32": body(datatype="FP32", data=[1e39, *NUMBERS[1:]]),
     "true": body(data=[True, *NUMBERS[1:]]),
     "whole numbers as integers": body(datatype="INT64", data=list(range(600))),
     "another datatype": body(datatype="FP65"),

@@ -6,6 +6,7 @@ one registry, so they live in the server's process only.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import threading
@@ -20,6 +21,8 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 import skops.io
 from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -102,18 +105,24 @@ class Server:
         return "OK"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    path = tmp_path_factory.mktemp("model") / "slow.skops"
-    skops.io.dump(slow_model(), path)
+@contextlib.contextmanager
+def serving(model: Any, folder: Path, *options: str) -> Iterator[Server]:
+    skops.io.dump(model, folder / "model.skops")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    limits = ("--max-body-bytes", str(MAX_BODY_BYTES), "--max-queue-rows", str(MAX_QUEUE_ROWS))
-    with support.process("--model-path", str(path), "--grpc-port", str(port), *limits) as process:
+    arguments = ("--model-path", str(folder / "model.skops"), "--grpc-port", str(port), *options)
+    with support.process(*arguments) as process:
         made = Server(process, port)
         yield made
         made.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    limits = ("--max-body-bytes", str(MAX_BODY_BYTES), "--max-queue-rows", str(MAX_QUEUE_ROWS))
+    with serving(slow_model(), tmp_path_factory.mktemp("model"), *limits) as made:
+        yield made
 
 
 def test_sigterm_under_load_loses_no_call(iris_file: Path) -> None:
@@ -234,3 +243,97 @@ def test_answers_are_the_model_s_own(server: Server) -> None:
     answer = messages.ModelInferResponse.FromString(server.infer(message(), timeout=60))
     expected = slow_model().predict(pd.DataFrame({"age": [20.0], "city": ["Oslo"]}))
     assert np.array_equal([value.decode() for value in answer.outputs[0].contents.bytes_contents], expected)
+
+
+def many_model() -> Any:
+    """Four numbers in, two classes out, which are half floats as some pipelines keep them."""
+    targets = np.column_stack([support.IRIS_LABELS > 0, support.IRIS_LABELS > 1]).astype(np.float16)
+    return MultiOutputClassifier(LogisticRegression(max_iter=500)).fit(support.IRIS, targets)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(many_model(), tmp_path_factory.mktemp("model")) as made:
+        yield made
+
+
+def iris_message(*outputs: str, datatype: str = "FP64", method: dict[str, Any] | None = None, **contents: Any) -> bytes:
+    request = messages.ModelInferRequest(model_name="m")
+    tensor = request.inputs.add(name="input", datatype=datatype, shape=[1, 4])
+    for field, values in (contents or {"fp64_contents": support.IRIS[0].tolist()}).items():
+        getattr(tensor.contents, field).extend(values)
+    for name in outputs:
+        request.outputs.add(name=name)
+    for field, value in (method or {}).items():
+        setattr(request.parameters["method"], field, value)
+    content: bytes = request.SerializeToString()
+    return content
+
+
+def answered(server: Server, content: bytes) -> Any:
+    return messages.ModelInferResponse.FromString(server.infer(content, timeout=60))
+
+
+def refused(server: Server, content: bytes) -> str:
+    with pytest.raises(grpc.RpcError) as caught:
+        server.infer(content, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return str(caught.value.details())
+
+
+def test_gives_the_tensors_asked_for_by_name_and_no_others(many: Server) -> None:
+    answer = answered(many, iris_message("predict_proba_1", "predict_proba_0"))
+    expected = many_model().predict_proba(support.IRIS[:1])
+    assert [o.name for o in answer.outputs] == ["predict_proba_1", "predict_proba_0"]
+    assert [list(o.contents.fp64_contents) for o in answer.outputs] == [p.ravel().tolist() for p in expected[::-1]]
+
+
+def test_when_one_output_can_only_be_raw_all_are(many: Server) -> None:
+    answer = answered(many, iris_message("predict_proba_0", "predict"))
+    assert [(o.name, o.datatype, o.HasField("contents")) for o in answer.outputs] == [
+        ("predict_proba_0", "FP64", False),
+        ("predict", "FP16", False),
+    ]
+    model = many_model()
+    expected = [model.predict_proba(support.IRIS[:1])[0], model.predict(support.IRIS[:1])]
+    assert list(answer.raw_output_contents) == [array.tobytes() for array in expected]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"int64_param": 5}, {"bool_param": True}, {"string_param": ""}, {"string_param": "fit"}],
+    ids=["number", "boolean", "empty", "unknown"],
+)
+def test_a_method_that_is_none_of_the_model_s_is_refused(many: Server, value: dict[str, Any]) -> None:
+    for outputs in ((), ("predict",)):
+        assert refused(many, iris_message(*outputs, method=value)).startswith("parameters.method")
+
+
+def test_takes_the_method_from_a_request_parameter(many: Server) -> None:
+    answer = answered(many, iris_message(method={"string_param": "predict_proba"}))
+    assert [o.name for o in answer.outputs] == ["predict_proba_0", "predict_proba_1"]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "contents", "said"),
+    [
+        ("FP64", {"fp32_contents": [1.0] * 4}, "fp32_contents is filled, but FP64 belongs into contents.fp64_contents"),
+        (
+            "INT32",
+            {"int64_contents": [1] * 4},
+            "int64_contents is filled, but INT32 belongs into contents.int_contents",
+        ),
+        (
+            "FP64",
+            {"fp64_contents": [1.0] * 4, "int_contents": [1]},
+            "int_contents is filled, but FP64 belongs into contents.fp64_contents",
+        ),
+        ("FP16", {"fp32_contents": [1.0] * 4}, "FP16 is taken in raw_input_contents only"),
+        ("FP65", {"fp64_contents": [1.0] * 4}, 'datatype "FP65" is not one of'),
+        ("INT8", {"int_contents": [1, 2, 3, 300]}, "a number outside INT8"),
+    ],
+)
+def test_values_in_another_place_than_their_datatype_s_are_refused(
+    many: Server, datatype: str, contents: dict[str, Any], said: str
+) -> None:
+    assert said in refused(many, iris_message(datatype=datatype, **contents))

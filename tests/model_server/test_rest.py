@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import gzip
 import json
@@ -16,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tests.model_server import support
 from tests.model_server.support import infer_body, iris_body, tensor
 
-from kedge_server import protocol
+from kedge_server import decoding, predicting, protocol, proving
 from kedge_server.settings import Limits
 
 AGES = tensor([20.0, 50.0], name="age")
@@ -110,6 +111,74 @@ async def test_a_multi_output_classifier_gives_one_probability_tensor_an_output(
         assert [(o["name"], o["shape"]) for o in outputs] == [("predict_proba_0", [1, 3]), ("predict_proba_1", [1, 2])]
 
 
+@pytest.fixture(scope="module")
+def forest() -> Any:
+    """Gives two outputs, and so two tensors of probabilities; its signature has seen them."""
+    targets = np.column_stack([support.IRIS_LABELS, support.IRIS_LABELS > 0])
+    model = support.loaded(RandomForestClassifier(3, random_state=0).fit(support.IRIS, targets))
+    outputs = proving.warm_up(predicting.Predictor(model.estimator, model.signature), model.signature)
+    return dataclasses.replace(model, signature=dataclasses.replace(model.signature, outputs=outputs))
+
+
+def asked(*names: str, **parameters: Any) -> list[dict[str, Any]]:
+    return [{"name": name, "parameters": parameters} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [
+        (["predict_proba_1"], ["predict_proba_1"]),
+        (["predict_proba_1", "predict", "predict_proba_0"], ["predict_proba_1", "predict", "predict_proba_0"]),
+        (["predict", "predict_proba"], ["predict", "predict_proba_0", "predict_proba_1"]),
+        (["predict_proba_1", "predict_proba"], ["predict_proba_1", "predict_proba_0"]),
+        (["predict", "predict"], ["predict"]),
+    ],
+)
+async def test_gives_the_tensors_asked_for_by_name_and_no_others(forest: Any, names: list[str], given: Any) -> None:
+    async with support.served(forest) as server:
+        listed = [o["name"] for o in (await server.client.get("/v2/models/m")).json()["outputs"]]
+        assert set(names) - set(listed) <= {"predict_proba"}
+        outputs = (await server.infer(iris_body(rows=2, outputs=asked(*names)))).json()["outputs"]
+
+    assert [o["name"] for o in outputs] == given
+    expected = forest.estimator.predict_proba(support.IRIS[:2])
+    for output in outputs:
+        if output["name"] != "predict":
+            own = expected[int(output["name"][-1])]
+            assert (output["shape"], output["data"]) == (list(own.shape), own.ravel().tolist())
+
+
+async def test_requests_for_other_tensors_of_a_method_get_their_own_in_one_batch(forest: Any) -> None:
+    bodies = [iris_body(outputs=asked(name)) for name in ("predict_proba_1", "predict_proba", "predict_proba_0")]
+    decoded = [decoding.infer_request(json.dumps(body).encode(), forest.signature) for body in bodies]
+    outcomes = predicting.Predictor(forest.estimator, forest.signature).run(decoded)
+
+    assert [[name for name, _ in outcome] for outcome in outcomes if isinstance(outcome, list)] == [
+        ["predict_proba_1"],
+        ["predict_proba_0", "predict_proba_1"],
+        ["predict_proba_0"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "binary"),
+    [
+        (asked("predict", binary_data=True) + asked("predict_proba", binary_data=False), {"predict"}),
+        (asked("predict", binary_data=True) + asked("predict_proba"), {"predict"}),
+        (asked("predict") + asked("predict_proba", binary_data=True), {"predict_proba_0", "predict_proba_1"}),
+        (asked("predict_proba_0", binary_data=True) + asked("predict_proba_1"), {"predict_proba_0"}),
+        (asked("predict_proba_1") + asked("predict_proba", binary_data=True), {"predict_proba_0"}),
+    ],
+)
+async def test_exactly_the_outputs_wanted_in_binary_are(forest: Any, outputs: Any, binary: set[str]) -> None:
+    async with support.served(forest) as server:
+        response = await server.infer(iris_body(outputs=outputs))
+        header = json.loads(response.content[: int(response.headers["inference-header-content-length"])])
+
+    assert {o["name"] for o in header["outputs"] if "parameters" in o} == binary
+    assert {o["name"] for o in header["outputs"] if "data" not in o} == binary
+
+
 async def test_a_transformer_without_predict_transforms() -> None:
     async with support.served(StandardScaler().fit(support.IRIS)) as server:
         assert (await server.infer(iris_body())).json()["outputs"][0]["name"] == "transform"
@@ -174,8 +243,8 @@ CLIENT_FAULTS: list[tuple[Any, int, str]] = [
     ({"inputs": [3]}, 400, "inputs[0]"),
     (iris_body(id=3), 400, "id"),
     (iris_body(id="x" * 1000), 400, "id"),
-    (iris_body(outputs=[{"name": "cluster"}]), 400, "outputs[].name"),
-    (iris_body(outputs=[{"name": {}}]), 400, "outputs[].name"),
+    (iris_body(outputs=[{"name": "cluster"}]), 400, "outputs[0].name"),
+    (iris_body(outputs=[{"name": {}}]), 400, "outputs[0].name"),
     (iris_body(outputs={"name": "predict"}), 400, "outputs"),
     (iris_body(parameters=[]), 400, "parameters"),
     (iris_body(parameters={"method": "fit"}), 400, "parameters.method"),
