@@ -1,4 +1,4 @@
-"""Reads requests with one large, flat tensor of numbers straight into an array. Pure.
+"""Reads requests with one large tensor of numbers, flat or row by row, straight into an array. Pure.
 
 A hundred rows of 64 numbers are 6,400 Python objects when orjson has read them, to be
 made, walked over and freed again; simdjson writes the numbers into one buffer, in less
@@ -39,17 +39,24 @@ def _read(body: bytes) -> dict[str, Any]:
     (only,) = root["inputs"]
     tensor = _object(only)
     read = _plain(tensor, "data")
-    # A buffer is flat whatever the nesting was, so there must be none: one list each
-    # for inputs, shape and data, and perhaps for outputs.
     data = tensor["data"]
+    # One list each for inputs, shape and data, and perhaps for outputs. A buffer is flat whatever the nesting was, so
+    # all further ones must be the rows.
+    rows = body.count(b"[") - 3 - ("outputs" in found)
     if (
         not isinstance(data, simdjson.Array)
         or read["datatype"] not in _FLOATS
-        or body.count(b"[") != 3 + ("outputs" in found)
+        or (rows and not _nested(data, rows, read["shape"]))
     ):
         raise ValueError("not plain")
     read["data"] = _narrowed(np.frombuffer(data.as_buffer(of_type="d")), read["datatype"])
     return {**found, "inputs": [read]}
+
+
+def _nested(data: simdjson.Array, rows: int, shape: Any) -> bool:
+    """Tells whether `data` is so many lists, each as long as the other side of `shape` says."""
+    lengths = [len(row) for row in data if isinstance(row, simdjson.Array)]
+    return len(lengths) == len(data) == rows and shape == [rows, lengths[0]] and len(set(lengths)) == 1
 
 
 def _narrowed(numbers: protocol.Array, datatype: str) -> protocol.Array:

@@ -464,6 +464,8 @@ def _with_nulls(data: list[Any], name: str, datatype: str) -> protocol.Array:
 
 def _check_types(data: list[Any], name: str, datatype: str, types: tuple[type, ...]) -> None:
     """Names the first value that is not of one of `types`."""
+    if set(map(type, data)).issubset(types):
+        return
     for position, value in enumerate(data):
         if type(value) not in types:
             raise ClientError(

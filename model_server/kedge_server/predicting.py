@@ -10,6 +10,7 @@ import functools
 import logging
 import math
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from kedge_server.errors import ClientError, ModelError, RequestError
 from kedge_server.signature import Kind, Layout, Signature
 
 _log = logging.getLogger(__name__)
+
+_MAX_WHERE_CHARS = 4000
 
 # A sparse result, which a text's few words make of a million columns, is dense in an answer. So many values are 64 MiB,
 # which an answer holds a few times over until it is sent.
@@ -174,7 +177,9 @@ class Predictor:
             return exc
         if isinstance(exc, ValueError) and (what := self._unfit(rows, str(exc))) is not None:
             return ClientError(what)
-        _log.error("the model raised", extra={"error_type": type(exc).__name__}, exc_info=exc)
+        # The message goes to the client alone, since it may quote a row.
+        where = "".join(traceback.format_tb(exc.__traceback__))
+        _log.error("the model raised", extra={"error_type": type(exc).__name__, "traceback": where[-_MAX_WHERE_CHARS:]})
         return ModelError(f"the model raised {type(exc).__name__}: {' '.join(str(exc).split())[:300]}")
 
     def _unfit(self, rows: protocol.Rows, said: str) -> str | None:

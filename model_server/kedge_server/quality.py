@@ -22,6 +22,8 @@ from kedge_server.signature import Signature
 BLOCK_ROWS = 256
 
 OTHER_FEATURES = "__other__"
+# Characters of strings that wait for a block to be full; a request can bring megabytes of them in one row.
+_MOST_PENDING_CHARS = 1 << 20
 # Where the counts of a feature of strings are, from the end.
 _NEW, _MISSING = -2, -1
 
@@ -77,7 +79,7 @@ class Quality:
         self._counter = counting.Counter([b if (b := known.get(name)) and b.numeric else None for name in names])
         self._lock = threading.Lock()
         self._pending: list[tuple[protocol.Rows, list[protocol.Output]]] = []
-        self._pending_rows = 0
+        self._pending_rows = self._pending_chars = 0
         self._counts = {bins.name: np.zeros(len(bins.labels), dtype=np.int64) for bins in self._categorical}
         self._number_outputs = {bins.name: counting.Counter([bins]) for bins in profile.outputs if bins.numeric}
         self._label_outputs = {
@@ -90,7 +92,9 @@ class Quality:
         with self._lock:
             self._pending.append((rows, outputs))
             self._pending_rows += rows.count
-            if self._pending_rows >= BLOCK_ROWS:
+            if self._pending_rows < BLOCK_ROWS:
+                self._pending_chars += _chars(rows)
+            if self._pending_rows >= BLOCK_ROWS or self._pending_chars >= _MOST_PENDING_CHARS:
                 self._flush()
 
     def families(self) -> Iterator[tuple[str, str, str, list[tuple[dict[str, str], int]]]]:
@@ -170,7 +174,8 @@ class Quality:
     def _flush(self) -> None:
         if not self._pending:
             return
-        pending, self._pending, self._pending_rows = self._pending, [], 0
+        pending, self._pending = self._pending, []
+        self._pending_rows = self._pending_chars = 0
         rows = [rows for rows, _ in pending]
         whole = _whole(rows, self._width)
         invalid = self._counter.add(self._numbers(rows) if whole is None else whole)
@@ -221,6 +226,14 @@ def _whole(rows: Sequence[protocol.Rows], width: int) -> protocol.Array | None:
         return None
     whole = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
     return whole.astype(np.float64, copy=False)
+
+
+def _chars(rows: protocol.Rows) -> int:
+    """Returns how many characters the strings of some rows have."""
+    if rows.numeric:
+        return 0
+    columns = rows.columns if rows.matrix is None else (rows.matrix.reshape(-1),)
+    return sum(len(v) for values in columns or () if values.dtype == object for v in values if isinstance(v, str))
 
 
 def _column(rows: Sequence[protocol.Rows], position: int) -> protocol.Array:

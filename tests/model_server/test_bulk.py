@@ -42,6 +42,17 @@ BODIES = {
     "whole numbers": body(data=list(range(600))),
     "large whole numbers": body(data=[2**64 - 1, -(2**63), *NUMBERS[2:]]),
     "nested": body(data=ROWS.tolist()),
+    "nested, with whole numbers": body(data=np.arange(600).reshape(150, 4).tolist()),
+    "nested otherwise than the shape says": body(data=ROWS.reshape(300, 2).tolist()),
+    "a row too short and one too long": body(data=[ROWS[0, :3].tolist(), *ROWS[1:-1].tolist(), [*NUMBERS[:5]]]),
+    "a row that is a number": body(data=[NUMBERS[:5], *ROWS[1:-1].tolist(), 1.0]),
+    "a row that is an object": body(data=[*ROWS[:-1].tolist(), {"a": 1.0}]),
+    "nested twice": body(data=[ROWS.tolist()]),
+    "nested, in three dimensions": body(shape=[150, 4, 1], data=ROWS[..., None].tolist()),
+    "nested in rows of no number": body(shape=[900, 1], data=[[]] * 900),
+    "a row in a row and a number instead of another": body(
+        data=[[*NUMBERS[:3], NUMBERS[:4]], *ROWS[2:].tolist(), 1.0]
+    ),
     "one value nested": body(data=[*NUMBERS[:-1], NUMBERS[-1:]]),
     "a missing value": body(data=[None, *NUMBERS[1:]]),
     "a string": body(data=["1", *NUMBERS[1:]]),
@@ -76,7 +87,7 @@ def test_a_large_request_is_read_as_a_small_one_is(content: bytes, monkeypatch: 
     assert short == decoded(content)
 
 
-@pytest.mark.parametrize("name", ["flat", "with all that a request may have", "whole numbers"])
+@pytest.mark.parametrize("name", ["flat", "nested", "with all that a request may have", "whole numbers"])
 def test_a_plain_large_request_is_read_without_an_object_for_each_number(name: str) -> None:
     content = BODIES[name].replace(b',"parameters":{"x":[1]}', b"")
     found = bulk.document(content)

@@ -240,6 +240,22 @@ def test_memory_stays_bounded_between_two_scrapes(tmp_path: Path) -> None:
         assert len(counting._pending) < quality.BLOCK_ROWS
 
 
+@pytest.mark.parametrize("by_column", [True, False])
+def test_long_strings_do_not_pile_up_between_two_scrapes(*, by_column: bool) -> None:
+    bins = profiles.measure("a", np.array(["Oslo", "Rome"], dtype=object))
+    columns = (signature.Column("a", signature.Kind.STRING),)
+    layout = signature.Layout.FRAME if by_column else signature.Layout.MATRIX
+    described = signature.Signature(layout, columns, 1, named=True, methods=("predict",))
+    counting = quality.Quality(profiles.Profile(2, (bins,), ()), described)
+    long = np.array(["x" * 300_000], dtype=object)
+    rows = protocol.Rows(1, columns=(long,)) if by_column else protocol.Rows(1, matrix=long.reshape(1, 1))
+    for _ in range(20):
+        counting.remember(rows, [])
+        assert len(counting._pending) < 4
+    (found,) = [s for name, _, _, s in counting.families() if name == "kedge_server_feature_new_category_total"]
+    assert [count for _, count in found] == [20]
+
+
 def test_a_server_counts_no_data_when_it_is_told_not_to(tmp_path: Path) -> None:
     packing.package(support.iris_model(), support.IRIS, tmp_path / "p", name="m")
     for choice, there in (("true", True), ("false", False)):
