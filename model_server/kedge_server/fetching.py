@@ -6,6 +6,7 @@ are hashed on the way, and take the target's name only when the digest is right.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -128,16 +129,18 @@ def _fetch_file(uri: str, out: Path, sha256: str | None, source: _Source) -> str
         return sha256.lower()
     shown = _shown(uri)
     pause = _FIRST_PAUSE_SECONDS
+    before = ""
     while True:
         try:
             return _once(uri, out, sha256, source)
         except reading.UnreadableError as exc:
-            raise _failed(shown, exc.why, exc.remedy) from exc
+            raise _failed(shown, exc.why + before, exc.remedy) from exc
         except reading.TransientError as exc:
             if time.monotonic() + pause >= source.deadline:
                 why = f"{exc.why}, also when tried again for {source.timeout_seconds:g} seconds"
                 raise _failed(shown, why, exc.remedy) from exc
             _log.warning("the model could not be fetched; trying again", extra={"uri": shown, "error": exc.why})
+            before = f" (the try before: {exc.why})"
             source.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -149,13 +152,14 @@ def _once(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
     size = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial.open("wb") as file, reading.pieces(uri, source.transport) as pieces:
+        with (
+            partial.open("wb") as file,
+            contextlib.closing(reading.pieces(uri, source.deadline, source.transport)) as pieces,
+        ):
             for piece in pieces:
                 size += len(piece)
                 if size > source.max_bytes:
                     raise _failed(shown, f"it has more than the {source.max_bytes} bytes that are allowed")
-                if time.monotonic() > source.deadline:
-                    raise _failed(shown, "it did not arrive in time; raise --timeout-seconds")
                 digest.update(piece)
                 file.write(piece)
             file.flush()

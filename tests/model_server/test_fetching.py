@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -108,6 +112,113 @@ def test_gives_up_when_the_time_is_up(tmp_path: Path) -> None:
     result = failure(tmp_path / "model.skops", lambda _: httpx.Response(503), timeout_seconds=0.2)
     assert result.reason == failures.MODEL_FETCH_FAILED
     assert "503" in result.message
+
+
+class SlowPeer:
+    """Sends `head` to whoever connects, then a byte now and then, until they leave or it is closed."""
+
+    def __init__(self, head: bytes, drop: bytes) -> None:
+        self._head = head
+        self._drop = drop
+        self._closed = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def _answer(self) -> None:
+        client, _ = self._listener.accept()
+        with client, contextlib.suppress(ConnectionError):
+            client.sendall(self._head)
+            while not self._closed.wait(0.02):
+                client.sendall(self._drop)
+
+    def left(self) -> bool:
+        """Tells whether the client has gone."""
+        self._thread.join(timeout=20)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+        self._listener.close()
+
+
+OK_HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "head", "drop"),
+    [("http", b"", b""), ("https", b"", b""), ("http", b"HTTP/1.1 200 OK\r\nx: ", b"x"), ("http", OK_HEAD, b"x")],
+    ids=["no answer", "no handshake", "header drips", "body drips"],
+)
+def test_a_slow_server_does_not_outlast_the_time_for_all_tries(
+    tmp_path: Path, scheme: str, head: bytes, drop: bytes
+) -> None:
+    peer = SlowPeer(head, drop)
+    started = time.monotonic()
+    try:
+        with pytest.raises(failures.StartFailure, match=r"in time.*--timeout-seconds") as caught:
+            fetching.fetch(f"{scheme}://{peer.address}/m.skops", tmp_path / "out", None, timeout_seconds=0.5)
+        assert time.monotonic() - started < 5
+        assert caught.value.reason == failures.MODEL_FETCH_FAILED
+        assert list(tmp_path.iterdir()) == []
+        assert head is not OK_HEAD or peer.left()
+    finally:
+        peer.close()
+
+
+def test_what_failed_before_the_time_was_up_is_told(tmp_path: Path) -> None:
+    released = threading.Event()
+    tries: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        if len(tries) > 1:
+            released.wait(20)
+        return httpx.Response(503)
+
+    message = failure(tmp_path / "model.skops", answer, timeout_seconds=1.0).message
+    released.set()
+    assert "in time" in message
+    assert "503" in message
+
+
+def test_a_package_has_the_time_once_and_not_for_each_file(tmp_path: Path) -> None:
+    released = threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith(fetching.MANIFEST):
+            return httpx.Response(200, json={"files": dict.fromkeys(fetching.PACKAGE_FILES, DIGEST)})
+        released.wait(20)
+        return ok(request)
+
+    with pytest.raises(failures.StartFailure, match=r"model\.skops.*in time"):
+        fetching.fetch(
+            "https://models.example/churn/",
+            tmp_path / "out",
+            None,
+            timeout_seconds=0.5,
+            transport=httpx.MockTransport(answer),
+        )
+    released.set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_hangs_does_not_outlast_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    class Store:
+        def open(self, *args: object, **options: object) -> io.BytesIO:
+            released.wait(20)
+            return io.BytesIO(CONTENT)
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lambda protocol: Store)
+    with pytest.raises(failures.StartFailure, match="in time"):
+        fetching.fetch("s3://models/churn.skops", tmp_path / "out", DIGEST, timeout_seconds=0.5)
+    assert not released.is_set()
+    released.set()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_larger_than_allowed_is_refused(tmp_path: Path) -> None:
