@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -27,6 +28,9 @@ from kedge_server import failures, reading
 # an init container need not.
 MANIFEST = "kedge.json"
 PACKAGE_FILES = ("model.skops", "profile.json", "golden.json")
+
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
+_USER = re.compile(r"(?<=://)[^/]*@")
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +71,11 @@ def fetch(
     deadline = time.monotonic() + timeout_seconds
     source = _Source(timeout_seconds, deadline, max_bytes, transport, sleep)
     try:
-        if urllib.parse.urlsplit(uri).path.endswith("/"):
+        is_package = urllib.parse.urlsplit(uri).path.endswith("/")
+    except ValueError as exc:
+        raise _failed(_shown(uri), "it is not a valid URL") from exc
+    try:
+        if is_package:
             return _fetch_package(uri, out, sha256, source)
         return _fetch_file(uri, out, sha256, source)
     except OSError as exc:
@@ -113,7 +121,7 @@ def _files_of(manifest: Path, shown: str) -> dict[str, str]:
     try:
         files = json.loads(manifest.read_bytes())["files"]
         return {name: str(files[name]) for name in PACKAGE_FILES}
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise _failed(shown, f"its {MANIFEST} is not a package's manifest") from exc
 
 
@@ -183,10 +191,8 @@ def _is_there(out: Path, sha256: str) -> bool:
 
 
 def _shown(uri: str) -> str:
-    """Returns the address without its query: a signed URL is a credential."""
-    parts = urllib.parse.urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
+    """Returns the address, even of what is no URL, without user and query: a signed URL is a credential."""
+    return _USER.sub("", _QUERY.sub("", uri))
 
 
 def _failed(shown: str, why: str, remedy: str = "check the model's URI") -> failures.StartFailure:

@@ -47,6 +47,7 @@ _SETTINGS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where the store is not Amazon's, AWS_ENDPOINT_URL",
     "gs": "FSSPEC_GS_TOKEN, which is a service account's key in JSON",
 }
+_HTTP_SETTINGS = "SSL_CERT_FILE, SSL_CERT_DIR and the proxy's variables in the environment"
 _CHECK_URI = "check the model's URI"
 
 
@@ -150,10 +151,14 @@ def _from_http(uri: str, transport: httpx.BaseTransport | None) -> Iterator[byte
             yield from response.iter_bytes()
     except httpx.TooManyRedirects as exc:
         raise UnreadableError(f"more than {_MAX_REDIRECTS} redirects") from exc
+    except httpx.DecodingError as exc:
+        raise UnreadableError(f"the server's answer is not encoded as it says: {exc}") from exc
     except httpx.TransportError as exc:
         raise TransientError(f"{type(exc).__name__}: {exc}") from exc
-    except httpx.InvalidURL as exc:
+    except (httpx.InvalidURL, UnicodeError) as exc:
         raise UnreadableError(f"it is not a valid URL: {exc}") from exc
+    except (OSError, ValueError, ImportError) as exc:
+        raise UnreadableError(f"the HTTP client cannot be set up: {exc}", f"check {_HTTP_SETTINGS}") from exc
 
 
 def _from_store(uri: str, scheme: str) -> Iterator[bytes]:

@@ -251,6 +251,64 @@ def test_a_place_that_cannot_be_read_is_named(tmp_path: Path, uri: str) -> None:
     assert uri.split(":", maxsplit=1)[0] in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://user:secret@[bad/x?secret",
+        "http://user:secret@a..b/x?secret",
+        "http://user:secret@a\uff0fb/x",
+        "http://[bad/",
+        "http://a:port/x#secret",
+        "http://models.example/\udcff",
+    ],
+)
+def test_what_is_no_url_is_said_to_be_none(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(failures.StartFailure, match="not a valid URL") as caught:
+        fetching.fetch(uri, tmp_path / "out", None)
+    assert caught.value.reason == failures.MODEL_FETCH_FAILED
+    assert "from http://" in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+def test_an_answer_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Garbage())
+
+    assert "not encoded as it says" in failure(tmp_path / "model.skops", answer).message
+    assert len(tries) == 1
+
+
+class Garbage(httpx.SyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"garbage"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SSL_CERT_FILE", "/none"), ("HTTPS_PROXY", "ftp://a"), ("HTTPS_PROXY", "socks5://a")]
+)
+def test_a_wrong_setting_of_the_environment_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(failures.StartFailure, match="check SSL_CERT_FILE, SSL_CERT_DIR and the proxy"):
+        fetching.fetch(URI, tmp_path / "out", None)
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"{", b"[]", b"{}", b'{"files": []}', b"\xff"])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(failures.StartFailure, match=r"its kedge\.json is not a package's manifest"):
+        fetching.fetch(
+            "https://models.example/churn/",
+            tmp_path / "out",
+            None,
+            transport=httpx.MockTransport(lambda _: httpx.Response(200, content=content)),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("scheme", "extra"), [("s3", "kedge[s3]"), ("gs", "kedge[gs]")])
 def test_a_store_whose_library_is_missing_is_told_how_to_get_it(
     tmp_path: Path, scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch
