@@ -96,7 +96,9 @@ class _Source:
 def _fetch_package(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
     """Fetches a package into a directory beside `out`, which takes its name when it is whole."""
     if sha256 is not None and _is_there(out / MANIFEST, sha256):
-        return sha256.lower()
+        files = _files_of(out / MANIFEST, _shown(uri))
+        if all(_is_there(out / name, expected) for name, expected in files.items()):
+            return sha256.lower()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -105,8 +107,8 @@ def _fetch_package(uri: str, out: Path, sha256: str | None, source: _Source) -> 
             _fetch_file(_join(uri, name), partial / name, expected, source)
         partial.chmod(0o755)
         if out.is_dir():
-            # Another version, or what an interrupted run left. The manifest goes last,
-            # since it is what says that the rest is there.
+            # Another version, or what has lost or damaged a file. The manifest goes last,
+            # so that an interrupted run leaves none that is right beside what is old.
             for name in (*PACKAGE_FILES, MANIFEST):
                 (partial / name).replace(out / name)
         else:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import socket
 import threading
 import time
@@ -166,6 +167,43 @@ def test_a_slow_server_does_not_outlast_the_time_for_all_tries(
         assert head is not OK_HEAD or peer.left()
     finally:
         peer.close()
+
+
+class Package:
+    """A package's address, which counts what is asked for."""
+
+    def __init__(self) -> None:
+        files = {name: name.encode() for name in fetching.PACKAGE_FILES}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        self.files = {**files, fetching.MANIFEST: json.dumps({"files": digests}).encode()}
+        self.digest = hashlib.sha256(self.files[fetching.MANIFEST]).hexdigest()
+        self.asked = 0
+
+    def fetch(self, out: Path) -> str:
+        transport = httpx.MockTransport(self._answer)
+        return fetching.fetch("https://models.example/churn/", out, self.digest, transport=transport)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        return httpx.Response(200, content=self.files[request.url.path.removeprefix("/churn/")])
+
+
+def test_a_package_that_is_whole_is_not_fetched_again(tmp_path: Path) -> None:
+    package = Package()
+    assert package.fetch(tmp_path / "out") == package.fetch(tmp_path / "out") == package.digest
+    assert package.asked == len(package.files)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")], ids=["lost", "damaged"])
+@pytest.mark.parametrize("name", [*fetching.PACKAGE_FILES, fetching.MANIFEST])
+def test_a_package_that_has_lost_a_file_is_made_whole(
+    tmp_path: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    package, out = Package(), tmp_path / "out"
+    package.fetch(out)
+    damage(out / name)
+    assert package.fetch(out) == package.digest
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == package.files
 
 
 def test_what_failed_before_the_time_was_up_is_told(tmp_path: Path) -> None:
