@@ -83,26 +83,74 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("option", "value", "wanted"),
     [
-        ["--model-name", "a/b"],
-        ["--sha256", "abc"],
-        ["--port", "70000"],
-        ["--max-batch-rows", "0"],
-        ["--latency-threshold-ms", "-1"],
-        ["--request-timeout-seconds", "inf"],
-        ["--log-level", "loud"],
-        ["--feedback-tolerance", "-1"],
-        ["--feedback-tolerance-percent", "nan"],
-        ["--compile", "auto"],
-        ["--count-data", "no"],
+        ("--model-name", "a/b", "letters, digits"),
+        ("--sha256", "abc", "64 hexadecimal digits"),
+        ("--port", "70000", "a number from 0 to 65535"),
+        ("--port", "abc", "a number from 0 to 65535"),
+        ("--max-batch-rows", "0", "a whole number above 0"),
+        ("--max-batch-rows", "1.5", "a whole number above 0"),
+        ("--latency-threshold-ms", "-1", "a finite number above 0"),
+        ("--latency-threshold-ms", "1,abc", "a finite number above 0"),
+        ("--request-timeout-seconds", "inf", "a finite number above 0"),
+        ("--drain-seconds", "nan", "a finite number of 0 or more"),
+        ("--log-level", "loud", "debug, info, warning, error"),
+        ("--feedback-tolerance", "-1", "a finite number of 0 or more"),
+        ("--feedback-tolerance-percent", "ten", "a finite number of 0 or more"),
+        ("--compile", "auto", "Off or Auto"),
+        ("--count-data", "no", "true or false"),
     ],
 )
-def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_is_named_with_what_is_wanted(
+    option: str, value: str, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(["serve", "--model-name", "m", "--model-path", "/m", *arguments])
+        cli.main(["serve", "--model-name", "m", "--model-path", "/m", option, value])
     assert caught.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"argument {option}: {value.rpartition(',')[2]!r} is not" in told
+    assert wanted in told
+    assert "KEDGE_SERVER" not in told
+
+
+@pytest.mark.parametrize("option", ["port", "latency-threshold-ms"])
+def test_a_wrong_variable_is_named_with_its_option(
+    option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = f"KEDGE_SERVER_{option.replace('-', '_').upper()}"
+    monkeypatch.setenv(variable, "abc")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["serve", "--model-name", "m", "--model-path", "/m"])
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert f"argument --{option}: 'abc' is not" in told
+    assert f"from {variable}" in told
+
+
+@pytest.mark.parametrize("command", ["serve", "fetch", "package", "check"])
+def test_a_wrong_variable_leaves_the_help_alone(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEDGE_SERVER_LATENCY_THRESHOLD_MS", "abc")
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    assert "--log-level" in capsys.readouterr().out
+
+
+def test_a_wrong_variable_leaves_the_commands_alone_that_lack_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEDGE_SERVER_LATENCY_THRESHOLD_MS", "abc")
+    (tmp_path / "source").write_bytes(b"x")
+    assert cli.main(["fetch", str(tmp_path / "source"), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_the_command_line_takes_the_place_of_a_wrong_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEDGE_SERVER_LATENCY_THRESHOLD_MS", "abc")
+    given = settings(monkeypatch, "--model-name", "m", "--model-path", "/m", "--latency-threshold-ms", "7")
+    assert given.latency_thresholds_ms == (7.0,)
 
 
 def test_a_port_that_is_taken_is_said_to_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
