@@ -178,7 +178,7 @@ def _add_package(commands: Any, environment: Mapping[str, str]) -> None:
         "package",
         help="pack a model with its signature, profile and golden rows",
         description="Writes a directory with the model, what its training data looked like, and rows with the"
-        " answers of now; prints the digest to declare. In a training script: kedge_server.packing.package(...).",
+        " answers of now; prints the digest to declare. In a training script: kedge_server.package(...).",
     )
     add = _Options(command, environment)
     command.add_argument("model", metavar="MODEL", type=Path, help="skops file")

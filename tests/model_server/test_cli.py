@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.model_server import support
 
-from kedge_server import cli, failures, serving, sockets
+import kedge_server
+from kedge_server import cli, failures, packages, serving, sockets
 from kedge_server.settings import Compile, Settings
 
 
@@ -151,6 +157,24 @@ def test_the_command_line_takes_the_place_of_a_wrong_variable(monkeypatch: pytes
     monkeypatch.setenv("KEDGE_SERVER_LATENCY_THRESHOLD_MS", "abc")
     given = settings(monkeypatch, "--model-name", "m", "--model-path", "/m", "--latency-threshold-ms", "7")
     assert given.latency_thresholds_ms == (7.0,)
+
+
+def test_a_training_script_packs_its_model(iris: Any, tmp_path: Path) -> None:
+    digest = kedge_server.package(iris, support.IRIS, tmp_path / "iris", name="iris", version="7")
+    manifest = (tmp_path / "iris" / packages.MANIFEST).read_bytes()
+    assert digest == hashlib.sha256(manifest).hexdigest()
+    assert json.loads(manifest)["version"] == "7"
+
+
+def test_what_fetches_imports_no_scikit_learn() -> None:
+    script = "import sys, kedge_server.cli, kedge_server.fetching; print({'sklearn', 'numpy'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+
+
+def test_the_server_s_package_has_nothing_else_by_name() -> None:
+    with pytest.raises(AttributeError, match="'kedge_server' has no attribute 'packed'"):
+        kedge_server.packed  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_a_port_that_is_taken_is_said_to_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
