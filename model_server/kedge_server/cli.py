@@ -42,6 +42,7 @@ def _anything(_: Any) -> bool:
 
 _name = _checked(str, _NAME.match, "a name of letters, digits, '.', '_' and '-', at most 253")
 _digest = _checked(lambda text: text.removeprefix("sha256:").lower(), _HEX.match, "a sha256 of 64 hexadecimal digits")
+_host = _checked(lambda text: text.encode("idna").decode(), _anything, "a host's name or address")
 _port = _checked(int, lambda value: 0 <= value < 1 << 16, "a port, which is a number from 0 to 65535")
 _count = _checked(int, lambda value: value >= 1, "a whole number above 0")
 _positive = _checked(float, lambda value: 0 < value < math.inf, "a finite number above 0")
@@ -100,7 +101,7 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
     add("model-path", Path, "skops file or package directory", required=True)
     add("model-version", _name, "version in the protocol's paths", defaults["model_version"])
     _add_trust(add)
-    add("host", str, "address to listen on", defaults["host"])
+    add("host", _host, "address to listen on", defaults["host"])
     add("port", _port, "port to listen on; 0 takes a free one", defaults["port"])
     add("grpc-port", _port, "port for gRPC as well; none by default")
     add("count-data", _truth, "false to leave out the counters over the package's profile", "true")
@@ -281,36 +282,42 @@ def _serve(options: argparse.Namespace) -> int:
     # scikit-learn takes a second to import, which --help and fetch need not.
     from kedge_server import serving  # noqa: PLC0415
 
-    return serving.run(
-        Settings(
-            model_name=options.model_name,
-            model_path=options.model_path,
-            model_version=options.model_version,
-            sha256=options.sha256,
-            trusted_types=tuple(_repeated(options, "trusted_type")),
-            allow_version_skew=options.allow_version_skew,
-            host=options.host,
-            port=options.port,
-            grpc_port=options.grpc_port,
-            count_data=options.count_data,
-            compile=options.compile,
-            latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
-            drain_seconds=options.drain_seconds,
-            max_connection_age_seconds=options.max_connection_age_seconds,
-            feedback_tolerance=options.feedback_tolerance,
-            feedback_tolerance_percent=options.feedback_tolerance_percent,
-            termination_log=options.termination_log,
-            log_level=options.log_level,
-            limits=Limits(
-                max_body_bytes=options.max_body_bytes,
-                max_batch_rows=options.max_batch_rows,
-                max_queue_rows=options.max_queue_rows,
-                request_timeout_seconds=options.request_timeout_seconds,
-                receive_timeout_seconds=options.receive_timeout_seconds,
-                max_connections=options.max_connections,
-            ),
-        )
+    settings = Settings(
+        model_name=options.model_name,
+        model_path=options.model_path,
+        model_version=options.model_version,
+        sha256=options.sha256,
+        trusted_types=tuple(_repeated(options, "trusted_type")),
+        allow_version_skew=options.allow_version_skew,
+        host=options.host,
+        port=options.port,
+        grpc_port=options.grpc_port,
+        count_data=options.count_data,
+        compile=options.compile,
+        latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
+        drain_seconds=options.drain_seconds,
+        max_connection_age_seconds=options.max_connection_age_seconds,
+        feedback_tolerance=options.feedback_tolerance,
+        feedback_tolerance_percent=options.feedback_tolerance_percent,
+        termination_log=options.termination_log,
+        log_level=options.log_level,
+        limits=Limits(
+            max_body_bytes=options.max_body_bytes,
+            max_batch_rows=options.max_batch_rows,
+            max_queue_rows=options.max_queue_rows,
+            request_timeout_seconds=options.request_timeout_seconds,
+            receive_timeout_seconds=options.receive_timeout_seconds,
+            max_connections=options.max_connections,
+        ),
     )
+    try:
+        return serving.run(settings)
+    except OSError as exc:
+        # gRPC names the address that it cannot have; the system's error does not.
+        option, why = "grpc-port", str(exc)
+        if exc.strerror:
+            option, why = "port", f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}"
+        raise OSError(f"{why}; stop what is there, or choose another --host or --{option}") from exc
 
 
 def _fetch(options: argparse.Namespace) -> int:

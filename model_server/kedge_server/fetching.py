@@ -79,7 +79,8 @@ def fetch(
             return _fetch_package(uri, out, sha256, source)
         return _fetch_file(uri, out, sha256, source)
     except OSError as exc:
-        raise _failed(_shown(uri), exc.strerror or str(exc)) from exc
+        why = f"{out} cannot be written: {exc.strerror or exc}"
+        raise _failed(_shown(uri), why, "check the permissions and the free space where --out leads") from exc
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,7 +87,6 @@ def pieces(uri: str, deadline: float, transport: httpx.BaseTransport | None = No
     Raises:
         TransientError: It cannot be read now.
         UnreadableError: It cannot be read, or not in time.
-        OSError: The local file cannot be read.
     """
     arrived: queue.Queue[bytes | BaseException | None] = queue.Queue(_PIECES_AHEAD)
     unwanted = threading.Event()
@@ -128,11 +127,17 @@ def _read(uri: str, transport: httpx.BaseTransport | None) -> Iterator[bytes]:
     if parts.scheme in ("http", "https"):
         yield from _from_http(uri, transport)
     elif parts.scheme in ("file", ""):
-        path = Path(urllib.parse.unquote(parts.path)) if parts.scheme else Path(uri)
-        with path.open("rb") as file:
-            yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
+        yield from _from_disk(Path(urllib.parse.unquote(parts.path)) if parts.scheme else Path(uri))
     else:
         yield from _from_store(uri, parts.scheme)
+
+
+def _from_disk(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
+    except OSError as exc:
+        raise UnreadableError(exc.strerror or str(exc)) from exc
 
 
 def _from_http(uri: str, transport: httpx.BaseTransport | None) -> Iterator[bytes]:
@@ -154,6 +159,9 @@ def _from_http(uri: str, transport: httpx.BaseTransport | None) -> Iterator[byte
     except httpx.DecodingError as exc:
         raise UnreadableError(f"the server's answer is not encoded as it says: {exc}") from exc
     except httpx.TransportError as exc:
+        # What tells a redirect to what is no URL from a server's broken answer is the context alone.
+        if isinstance(exc, httpx.UnsupportedProtocol) or isinstance(exc.__context__, httpx.InvalidURL):
+            raise UnreadableError("it is, or redirects to, what is no http or https URL with a host") from exc
         raise TransientError(f"{type(exc).__name__}: {exc}") from exc
     except (httpx.InvalidURL, UnicodeError) as exc:
         raise UnreadableError(f"it is not a valid URL: {exc}") from exc

@@ -93,6 +93,7 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
     [
         ("--model-name", "a/b", "letters, digits"),
         ("--sha256", "abc", "64 hexadecimal digits"),
+        ("--host", "a..b", "a host's name or address"),
         ("--port", "70000", "a number from 0 to 65535"),
         ("--port", "abc", "a number from 0 to 65535"),
         ("--max-batch-rows", "0", "a whole number above 0"),
@@ -177,9 +178,33 @@ def test_the_server_s_package_has_nothing_else_by_name() -> None:
         kedge_server.packed  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_a_port_that_is_taken_is_said_to_be(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def unheard(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Returns what is said by a server that cannot listen."""
+    assert cli.main(["serve", "--model-name", "m", "--model-path", "/m", *arguments]) == 1
+    return capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
     with sockets.bind("127.0.0.1", 0) as taken:
-        port = str(taken.getsockname()[1])
-        arguments = ["--model-name", "m", "--model-path", str(tmp_path / "m"), "--host", "127.0.0.1", "--port", port]
-        assert cli.main(["serve", *arguments]) == 1
-    assert "in use" in capsys.readouterr().err
+        port = taken.getsockname()[1]
+        told = unheard(capsys, "--host", "127.0.0.1", "--port", str(port))
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use; " in told
+    assert "choose another --host or --port" in told
+
+
+def test_an_address_of_another_machine_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    told = unheard(capsys, "--host", "192.0.2.1", "--port", "0")
+    assert "cannot listen on 192.0.2.1:0: " in told
+    assert "--host" in told
+
+
+def test_a_port_that_grpc_cannot_have_is_told_by_its_own_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(given: Settings) -> int:
+        raise OSError("gRPC cannot listen on 127.0.0.1:9")
+
+    monkeypatch.setattr(serving, "run", run)
+    told = unheard(capsys, "--grpc-port", "9")
+    assert "gRPC cannot listen on 127.0.0.1:9; " in told
+    assert "--grpc-port" in told

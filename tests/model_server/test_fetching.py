@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import socket
 import threading
 import time
@@ -273,6 +274,27 @@ def test_follows_a_redirect_but_not_in_circles(tmp_path: Path) -> None:
     assert "redirects" in result.message
 
 
+@pytest.mark.parametrize("location", ["ftp://x/y", "file:///etc/passwd", "http://a:port/"])
+def test_a_redirect_to_what_is_not_on_the_web_is_not_tried_again(tmp_path: Path, location: str) -> None:
+    peer = SlowPeer(f"HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n".encode(), b"")
+    try:
+        with pytest.raises(failures.StartFailure, match="redirects to, what is no http or https URL"):
+            fetching.fetch(f"http://{peer.address}/m", tmp_path / "out", None, timeout_seconds=2)
+    finally:
+        peer.close()
+
+
+def test_what_cannot_be_written_is_not_laid_on_the_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = failure(tmp_path / "model.skops", ok).message
+    assert f"{tmp_path / 'model.skops'} cannot be written: No space left on device; " in message
+    assert "free space where --out leads" in message
+    assert "the model's URI" not in message
+
+
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_copies_a_local_file(tmp_path: Path, prefix: str) -> None:
     source, out = tmp_path / "a file", tmp_path / "out"
@@ -281,10 +303,12 @@ def test_copies_a_local_file(tmp_path: Path, prefix: str) -> None:
     assert out.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("uri", ["/no/such/file", "nonsense://host/file", "http://", "memory://none"])
+@pytest.mark.parametrize(
+    "uri", ["/no/such/file", "nonsense://host/file", "http://", "http:///x", "https:x", "memory://none"]
+)
 def test_a_place_that_cannot_be_read_is_named(tmp_path: Path, uri: str) -> None:
     with pytest.raises(failures.StartFailure) as caught:
-        fetching.fetch(uri, tmp_path / "out", DIGEST, timeout_seconds=0.1)
+        fetching.fetch(uri, tmp_path / "out", DIGEST, sleep=lambda _: pytest.fail("it was tried again"))
     assert caught.value.reason == failures.MODEL_FETCH_FAILED
     assert uri.split(":", maxsplit=1)[0] in caught.value.message
 
