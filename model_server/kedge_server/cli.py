@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kedge_server import failures, logs
 from kedge_server.settings import Compile, Limits, Settings
@@ -19,6 +21,35 @@ from kedge_server.settings import Compile, Limits, Settings
 _PREFIX = "KEDGE_SERVER_"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
 _HEX = re.compile(r"[0-9a-fA-F]{64}\Z")
+_Value = TypeVar("_Value")
+
+
+def _checked(convert: Callable[[str], _Value], fits: Callable[[_Value], Any], wanted: str) -> Callable[[str], _Value]:
+    """Returns a reader of an option's text, which says what is wanted when it gets anything else."""
+
+    def read(text: str) -> _Value:
+        with contextlib.suppress(ValueError):
+            if fits(value := convert(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+
+    return read
+
+
+def _anything(_: Any) -> bool:
+    return True
+
+
+_name = _checked(str, _NAME.match, "a name of letters, digits, '.', '_' and '-', at most 253")
+_digest = _checked(lambda text: text.removeprefix("sha256:").lower(), _HEX.match, "a sha256 of 64 hexadecimal digits")
+_host = _checked(lambda text: text.encode("idna").decode(), _anything, "a host's name or address")
+_port = _checked(int, lambda value: 0 <= value < 1 << 16, "a port, which is a number from 0 to 65535")
+_count = _checked(int, lambda value: value >= 1, "a whole number above 0")
+_positive = _checked(float, lambda value: 0 < value < math.inf, "a finite number above 0")
+_not_negative = _checked(float, lambda value: 0 <= value < math.inf, "a finite number of 0 or more")
+_truth = _checked(lambda text: bool(("false", "true").index(text)), _anything, "true or false")
+_compile = _checked(Compile, _anything, " or ".join(choice.value for choice in Compile))
+_level = _checked(str, ("debug", "info", "warning", "error").__contains__, "one of debug, info, warning, error")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +101,7 @@ def _add_serve(commands: Any, environment: Mapping[str, str]) -> None:
     add("model-path", Path, "skops file or package directory", required=True)
     add("model-version", _name, "version in the protocol's paths", defaults["model_version"])
     _add_trust(add)
-    add("host", str, "address to listen on", defaults["host"])
+    add("host", _host, "address to listen on", defaults["host"])
     add("port", _port, "port to listen on; 0 takes a free one", defaults["port"])
     add("grpc-port", _port, "port for gRPC as well; none by default")
     add("count-data", _truth, "false to leave out the counters over the package's profile", "true")
@@ -149,7 +180,7 @@ def _add_package(commands: Any, environment: Mapping[str, str]) -> None:
         "package",
         help="pack a model with its signature, profile and golden rows",
         description="Writes a directory with the model, what its training data looked like, and rows with the"
-        " answers of now; prints the digest to declare. In a training script: kedge_server.packing.package(...).",
+        " answers of now; prints the digest to declare. In a training script: kedge_server.package(...).",
     )
     add = _Options(command, environment)
     command.add_argument("model", metavar="MODEL", type=Path, help="skops file")
@@ -210,54 +241,85 @@ class _Options:
         required: bool = False,
         repeatable: bool = False,
     ) -> None:
-        given = self._environment.get(_PREFIX + name.replace("-", "_").upper())
+        variable = _PREFIX + name.replace("-", "_").upper()
+        given = self._environment.get(variable)
+
+        def read(value: str) -> Any:
+            try:
+                return [convert(v.strip()) for v in value.split(",") if v.strip()] if repeatable else convert(value)
+            except argparse.ArgumentTypeError as exc:
+                # argparse names the option, which is not where somebody looks who has set a variable.
+                raise argparse.ArgumentTypeError(f"{exc} (from {variable})" if value is given else str(exc)) from exc
+
         shown = f" (default: {default})" if default is not None else ""
-        keywords: dict[str, Any] = {"help": text + shown, "metavar": name.rpartition("-")[2].upper()}
-        if repeatable:
-            values = [convert(v.strip()) for v in (given or "").split(",") if v.strip()]
-            self._command.add_argument(f"--{name}", action="append", type=convert, **keywords)
-            self._command.set_defaults(**{f"{name.replace('-', '_')}_given": values})
-            return
-        # argparse converts a default that is a string like an argument, errors included.
-        keywords["default"] = default if given is None else given
-        self._command.add_argument(f"--{name}", type=convert, required=required and given is None, **keywords)
+        self._command.add_argument(
+            f"--{name}",
+            action=_Collect if repeatable else "store",
+            type=read,
+            # A default that is a string is converted like an argument, errors included, but only
+            # once this command has been chosen and no help was asked for.
+            default=default if given is None else given,
+            required=required and given is None,
+            help=text + shown,
+            metavar=name.rpartition("-")[2].upper(),
+        )
+
+
+class _Collect(argparse.Action):
+    """Collects the values of an option; those of the command line take the place of the environment's."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*before, *values] if isinstance(before, list) else values)
 
 
 def _serve(options: argparse.Namespace) -> int:
     # scikit-learn takes a second to import, which --help and fetch need not.
     from kedge_server import serving  # noqa: PLC0415
 
-    return serving.run(
-        Settings(
-            model_name=options.model_name,
-            model_path=options.model_path,
-            model_version=options.model_version,
-            sha256=options.sha256,
-            trusted_types=tuple(_repeated(options, "trusted_type")),
-            allow_version_skew=options.allow_version_skew,
-            host=options.host,
-            port=options.port,
-            grpc_port=options.grpc_port,
-            count_data=options.count_data,
-            compile=options.compile,
-            latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
-            drain_seconds=options.drain_seconds,
-            max_connection_age_seconds=options.max_connection_age_seconds,
-            feedback_tolerance=options.feedback_tolerance,
-            feedback_tolerance_percent=options.feedback_tolerance_percent,
-            termination_log=options.termination_log,
-            log_level=options.log_level,
-            limits=Limits(
-                max_body_bytes=options.max_body_bytes,
-                max_batch_rows=options.max_batch_rows,
-                max_queue_rows=options.max_queue_rows,
-                max_queue_bytes=options.max_queue_bytes,
-                request_timeout_seconds=options.request_timeout_seconds,
-                receive_timeout_seconds=options.receive_timeout_seconds,
-                max_connections=options.max_connections,
-            ),
-        )
+    settings = Settings(
+        model_name=options.model_name,
+        model_path=options.model_path,
+        model_version=options.model_version,
+        sha256=options.sha256,
+        trusted_types=tuple(_repeated(options, "trusted_type")),
+        allow_version_skew=options.allow_version_skew,
+        host=options.host,
+        port=options.port,
+        grpc_port=options.grpc_port,
+        count_data=options.count_data,
+        compile=options.compile,
+        latency_thresholds_ms=tuple(_repeated(options, "latency_threshold_ms")),
+        drain_seconds=options.drain_seconds,
+        max_connection_age_seconds=options.max_connection_age_seconds,
+        feedback_tolerance=options.feedback_tolerance,
+        feedback_tolerance_percent=options.feedback_tolerance_percent,
+        termination_log=options.termination_log,
+        log_level=options.log_level,
+        limits=Limits(
+            max_body_bytes=options.max_body_bytes,
+            max_batch_rows=options.max_batch_rows,
+            max_queue_rows=options.max_queue_rows,
+            max_queue_bytes=options.max_queue_bytes,
+            request_timeout_seconds=options.request_timeout_seconds,
+            receive_timeout_seconds=options.receive_timeout_seconds,
+            max_connections=options.max_connections,
+        ),
     )
+    try:
+        return serving.run(settings)
+    except OSError as exc:
+        # gRPC names the address that it cannot have; the system's error does not.
+        option, why = "grpc-port", str(exc)
+        if exc.strerror:
+            option, why = "port", f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}"
+        raise OSError(f"{why}; stop what is there, or choose another --host or --{option}") from exc
 
 
 def _fetch(options: argparse.Namespace) -> int:
@@ -311,70 +373,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _repeated(options: argparse.Namespace, name: str) -> list[Any]:
-    given = getattr(options, name)
-    values: list[Any] = getattr(options, f"{name}_given") if given is None else given
-    return values
-
-
-def _name(text: str) -> str:
-    if not _NAME.match(text):
-        raise argparse.ArgumentTypeError(f"{text!r} must be letters, digits, '.', '_' and '-', at most 253")
-    return text
-
-
-def _digest(text: str) -> str:
-    digest = text.removeprefix("sha256:")
-    if not _HEX.match(digest):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a sha256 of 64 hexadecimal digits")
-    return digest.lower()
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text} is not a port")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
-
-
-def _truth(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
-    return text == "true"
-
-
-def _compile(text: str) -> Compile:
-    try:
-        return Compile(text)
-    except ValueError as exc:
-        known = " or ".join(choice.value for choice in Compile)
-        raise argparse.ArgumentTypeError(f"{text!r} is not {known}") from exc
-
-
-def _level(text: str) -> str:
-    if text not in ("debug", "info", "warning", "error"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of debug, info, warning, error")
-    return text
+    return getattr(options, name) or []
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ are hashed on the way, and take the target's name only when the digest is right.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -26,6 +28,9 @@ from kedge_server import failures, reading
 # an init container need not.
 MANIFEST = "kedge.json"
 PACKAGE_FILES = ("model.skops", "profile.json", "golden.json")
+
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
+_USER = re.compile(r"(?<=://)[^/]*@")
 
 _log = logging.getLogger(__name__)
 
@@ -66,11 +71,16 @@ def fetch(
     deadline = time.monotonic() + timeout_seconds
     source = _Source(timeout_seconds, deadline, max_bytes, transport, sleep)
     try:
-        if urllib.parse.urlsplit(uri).path.endswith("/"):
+        is_package = urllib.parse.urlsplit(uri).path.endswith("/")
+    except ValueError as exc:
+        raise _failed(_shown(uri), "it is not a valid URL") from exc
+    try:
+        if is_package:
             return _fetch_package(uri, out, sha256, source)
         return _fetch_file(uri, out, sha256, source)
     except OSError as exc:
-        raise _failed(_shown(uri), exc.strerror or str(exc)) from exc
+        why = f"{out} cannot be written: {exc.strerror or exc}"
+        raise _failed(_shown(uri), why, "check the permissions and the free space where --out leads") from exc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +97,9 @@ class _Source:
 def _fetch_package(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
     """Fetches a package into a directory beside `out`, which takes its name when it is whole."""
     if sha256 is not None and _is_there(out / MANIFEST, sha256):
-        return sha256.lower()
+        files = _files_of(out / MANIFEST, _shown(uri))
+        if all(_is_there(out / name, expected) for name, expected in files.items()):
+            return sha256.lower()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -96,8 +108,8 @@ def _fetch_package(uri: str, out: Path, sha256: str | None, source: _Source) -> 
             _fetch_file(_join(uri, name), partial / name, expected, source)
         partial.chmod(0o755)
         if out.is_dir():
-            # Another version, or what an interrupted run left. The manifest goes last,
-            # since it is what says that the rest is there.
+            # Another version, or what has lost or damaged a file. The manifest goes last,
+            # so that an interrupted run leaves none that is right beside what is old.
             for name in (*PACKAGE_FILES, MANIFEST):
                 (partial / name).replace(out / name)
         else:
@@ -112,7 +124,7 @@ def _files_of(manifest: Path, shown: str) -> dict[str, str]:
     try:
         files = json.loads(manifest.read_bytes())["files"]
         return {name: str(files[name]) for name in PACKAGE_FILES}
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise _failed(shown, f"its {MANIFEST} is not a package's manifest") from exc
 
 
@@ -128,16 +140,18 @@ def _fetch_file(uri: str, out: Path, sha256: str | None, source: _Source) -> str
         return sha256.lower()
     shown = _shown(uri)
     pause = _FIRST_PAUSE_SECONDS
+    before = ""
     while True:
         try:
             return _once(uri, out, sha256, source)
         except reading.UnreadableError as exc:
-            raise _failed(shown, exc.why, exc.remedy) from exc
+            raise _failed(shown, exc.why + before, exc.remedy) from exc
         except reading.TransientError as exc:
             if time.monotonic() + pause >= source.deadline:
                 why = f"{exc.why}, also when tried again for {source.timeout_seconds:g} seconds"
                 raise _failed(shown, why, exc.remedy) from exc
             _log.warning("the model could not be fetched; trying again", extra={"uri": shown, "error": exc.why})
+            before = f" (the try before: {exc.why})"
             source.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -149,13 +163,14 @@ def _once(uri: str, out: Path, sha256: str | None, source: _Source) -> str:
     size = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial.open("wb") as file, reading.pieces(uri, source.transport) as pieces:
+        with (
+            partial.open("wb") as file,
+            contextlib.closing(reading.pieces(uri, source.deadline, source.transport)) as pieces,
+        ):
             for piece in pieces:
                 size += len(piece)
                 if size > source.max_bytes:
                     raise _failed(shown, f"it has more than the {source.max_bytes} bytes that are allowed")
-                if time.monotonic() > source.deadline:
-                    raise _failed(shown, "it did not arrive in time; raise --timeout-seconds")
                 digest.update(piece)
                 file.write(piece)
             file.flush()
@@ -179,10 +194,8 @@ def _is_there(out: Path, sha256: str) -> bool:
 
 
 def _shown(uri: str) -> str:
-    """Returns the address without its query: a signed URL is a credential."""
-    parts = urllib.parse.urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
+    """Returns the address, even of what is no URL, without user and query: a signed URL is a credential."""
+    return _USER.sub("", _QUERY.sub("", uri))
 
 
 def _failed(shown: str, why: str, remedy: str = "check the model's URI") -> failures.StartFailure:

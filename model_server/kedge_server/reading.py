@@ -9,15 +9,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import queue
+import threading
+import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 _CHUNK_BYTES = 1 << 20
+# Bounds what waits in memory for the disk.
+_PIECES_AHEAD = 4
 _CONNECT_SECONDS = 10.0
+# For one piece; a server that says nothing for so long is asked again.
+_READ_SECONDS = 30.0
 _MAX_REDIRECTS = 5
 # What a store's library reads ahead; its own default of 50 MiB would not fit the memory of a small pod.
 _BLOCK_BYTES = 8 << 20
@@ -41,6 +47,7 @@ _SETTINGS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where the store is not Amazon's, AWS_ENDPOINT_URL",
     "gs": "FSSPEC_GS_TOKEN, which is a service account's key in JSON",
 }
+_HTTP_SETTINGS = "SSL_CERT_FILE, SSL_CERT_DIR and the proxy's variables in the environment"
 _CHECK_URI = "check the model's URI"
 
 
@@ -66,35 +73,75 @@ class UnreadableError(ReadError):
     """Another try would not help."""
 
 
-@contextlib.contextmanager
-def pieces(uri: str, transport: httpx.BaseTransport | None = None) -> Iterator[Iterator[bytes]]:
-    """Opens `uri` and gives its bytes.
+def pieces(uri: str, deadline: float, transport: httpx.BaseTransport | None = None) -> Generator[bytes, None, None]:
+    """Gives the bytes of `uri` as they arrive.
+
+    A thread reads them and is left behind when the time is up: how long it takes to look a name up,
+    to shake hands or to give up is with each library, and a server that drips restarts every timeout.
 
     Args:
         uri: http, https, file, s3 or gs URI, or a plain path.
+        deadline: By `time.monotonic`.
         transport: Takes the place of the network in tests.
 
     Raises:
         TransientError: It cannot be read now.
-        UnreadableError: It cannot be read.
-        OSError: The local file cannot be read.
+        UnreadableError: It cannot be read, or not in time.
     """
+    arrived: queue.Queue[bytes | BaseException | None] = queue.Queue(_PIECES_AHEAD)
+    unwanted = threading.Event()
+
+    def read() -> None:
+        try:
+            for piece in _read(uri, transport):
+                arrived.put(piece)
+                if unwanted.is_set():
+                    return
+            arrived.put(None)
+        except BaseException as exc:  # noqa: BLE001 - raised below, where somebody waits
+            arrived.put(exc)
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while (piece := _next(arrived, deadline)) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+    finally:
+        unwanted.set()
+        # Makes room, in case the thread waits for some.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                arrived.get_nowait()
+
+
+def _next(arrived: queue.Queue[bytes | BaseException | None], deadline: float) -> bytes | BaseException | None:
+    with contextlib.suppress(queue.Empty):
+        if (left := deadline - time.monotonic()) > 0:
+            return arrived.get(timeout=left)
+    raise UnreadableError("it did not arrive in time", "raise --timeout-seconds, or find out why it is slow")
+
+
+def _read(uri: str, transport: httpx.BaseTransport | None) -> Iterator[bytes]:
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme in ("http", "https"):
-        with _http_pieces(uri, transport) as found:
-            yield found
+        yield from _from_http(uri, transport)
     elif parts.scheme in ("file", ""):
-        path = Path(urllib.parse.unquote(parts.path)) if parts.scheme else Path(uri)
-        with path.open("rb") as file:
-            yield iter(lambda: file.read(_CHUNK_BYTES), b"")
+        yield from _from_disk(Path(urllib.parse.unquote(parts.path)) if parts.scheme else Path(uri))
     else:
-        with _stored(uri, parts.scheme) as file:
-            yield _stored_pieces(file, parts.scheme)
+        yield from _from_store(uri, parts.scheme)
 
 
-@contextlib.contextmanager
-def _http_pieces(uri: str, transport: httpx.BaseTransport | None) -> Iterator[Iterator[bytes]]:
-    timeout = httpx.Timeout(30.0, connect=_CONNECT_SECONDS)
+def _from_disk(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
+    except OSError as exc:
+        raise UnreadableError(exc.strerror or str(exc)) from exc
+
+
+def _from_http(uri: str, transport: httpx.BaseTransport | None) -> Iterator[bytes]:
+    timeout = httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
     try:
         with (
             httpx.Client(
@@ -106,18 +153,24 @@ def _http_pieces(uri: str, transport: httpx.BaseTransport | None) -> Iterator[It
                 raise TransientError(f"the server answered {response.status_code}")
             if response.status_code != 200:
                 raise UnreadableError(f"the server answered {response.status_code}")
-            yield response.iter_bytes(_CHUNK_BYTES)
+            yield from response.iter_bytes()
     except httpx.TooManyRedirects as exc:
         raise UnreadableError(f"more than {_MAX_REDIRECTS} redirects") from exc
+    except httpx.DecodingError as exc:
+        raise UnreadableError(f"the server's answer is not encoded as it says: {exc}") from exc
     except httpx.TransportError as exc:
+        # What tells a redirect to what is no URL from a server's broken answer is the context alone.
+        if isinstance(exc, httpx.UnsupportedProtocol) or isinstance(exc.__context__, httpx.InvalidURL):
+            raise UnreadableError("it is, or redirects to, what is no http or https URL with a host") from exc
         raise TransientError(f"{type(exc).__name__}: {exc}") from exc
-    except httpx.InvalidURL as exc:
+    except (httpx.InvalidURL, UnicodeError) as exc:
         raise UnreadableError(f"it is not a valid URL: {exc}") from exc
+    except (OSError, ValueError, ImportError) as exc:
+        raise UnreadableError(f"the HTTP client cannot be set up: {exc}", f"check {_HTTP_SETTINGS}") from exc
 
 
-@contextlib.contextmanager
-def _stored(uri: str, scheme: str) -> Iterator[Any]:
-    """Opens an object in a store that fsspec knows: s3, gs, and what else is installed.
+def _from_store(uri: str, scheme: str) -> Iterator[bytes]:
+    """Reads an object in a store that fsspec knows: s3, gs, and what else is installed.
 
     Each store's library finds endpoint and credentials as its own tools do: in the
     environment, in files, or from the pod's service account.
@@ -138,22 +191,10 @@ def _stored(uri: str, scheme: str) -> Iterator[Any]:
         ) from exc
     try:
         # A store by its class, since fsspec.open would follow `::` to other stores and local files.
-        file = store_class().open(uri, "rb", block_size=_BLOCK_BYTES)
+        with store_class().open(uri, "rb", block_size=_BLOCK_BYTES) as file:
+            yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
     except Exception as exc:
         raise _explained(exc, scheme) from exc
-    with file:
-        yield file
-
-
-def _stored_pieces(file: Any, scheme: str) -> Iterator[bytes]:
-    while True:
-        try:
-            piece: bytes = file.read(_CHUNK_BYTES)
-        except Exception as exc:
-            raise _explained(exc, scheme) from exc
-        if not piece:
-            return
-        yield piece
 
 
 def _explained(exc: Exception, scheme: str) -> TransientError | UnreadableError:

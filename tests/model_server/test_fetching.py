@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
+import json
+import os
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,6 +116,150 @@ def test_gives_up_when_the_time_is_up(tmp_path: Path) -> None:
     assert "503" in result.message
 
 
+class SlowPeer:
+    """Sends `head` to whoever connects, then a byte now and then, until they leave or it is closed."""
+
+    def __init__(self, head: bytes, drop: bytes) -> None:
+        self._head = head
+        self._drop = drop
+        self._closed = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def _answer(self) -> None:
+        client, _ = self._listener.accept()
+        with client, contextlib.suppress(ConnectionError):
+            client.sendall(self._head)
+            while not self._closed.wait(0.02):
+                client.sendall(self._drop)
+
+    def left(self) -> bool:
+        """Tells whether the client has gone."""
+        self._thread.join(timeout=20)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+        self._listener.close()
+
+
+OK_HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "head", "drop"),
+    [("http", b"", b""), ("https", b"", b""), ("http", b"HTTP/1.1 200 OK\r\nx: ", b"x"), ("http", OK_HEAD, b"x")],
+    ids=["no answer", "no handshake", "header drips", "body drips"],
+)
+def test_a_slow_server_does_not_outlast_the_time_for_all_tries(
+    tmp_path: Path, scheme: str, head: bytes, drop: bytes
+) -> None:
+    peer = SlowPeer(head, drop)
+    started = time.monotonic()
+    try:
+        with pytest.raises(failures.StartFailure, match=r"in time.*--timeout-seconds") as caught:
+            fetching.fetch(f"{scheme}://{peer.address}/m.skops", tmp_path / "out", None, timeout_seconds=0.5)
+        assert time.monotonic() - started < 5
+        assert caught.value.reason == failures.MODEL_FETCH_FAILED
+        assert list(tmp_path.iterdir()) == []
+        assert head is not OK_HEAD or peer.left()
+    finally:
+        peer.close()
+
+
+class Package:
+    """A package's address, which counts what is asked for."""
+
+    def __init__(self) -> None:
+        files = {name: name.encode() for name in fetching.PACKAGE_FILES}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        self.files = {**files, fetching.MANIFEST: json.dumps({"files": digests}).encode()}
+        self.digest = hashlib.sha256(self.files[fetching.MANIFEST]).hexdigest()
+        self.asked = 0
+
+    def fetch(self, out: Path) -> str:
+        transport = httpx.MockTransport(self._answer)
+        return fetching.fetch("https://models.example/churn/", out, self.digest, transport=transport)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        return httpx.Response(200, content=self.files[request.url.path.removeprefix("/churn/")])
+
+
+def test_a_package_that_is_whole_is_not_fetched_again(tmp_path: Path) -> None:
+    package = Package()
+    assert package.fetch(tmp_path / "out") == package.fetch(tmp_path / "out") == package.digest
+    assert package.asked == len(package.files)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")], ids=["lost", "damaged"])
+@pytest.mark.parametrize("name", [*fetching.PACKAGE_FILES, fetching.MANIFEST])
+def test_a_package_that_has_lost_a_file_is_made_whole(
+    tmp_path: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    package, out = Package(), tmp_path / "out"
+    package.fetch(out)
+    damage(out / name)
+    assert package.fetch(out) == package.digest
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == package.files
+
+
+def test_what_failed_before_the_time_was_up_is_told(tmp_path: Path) -> None:
+    released = threading.Event()
+    tries: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        if len(tries) > 1:
+            released.wait(20)
+        return httpx.Response(503)
+
+    message = failure(tmp_path / "model.skops", answer, timeout_seconds=1.0).message
+    released.set()
+    assert "in time" in message
+    assert "503" in message
+
+
+def test_a_package_has_the_time_once_and_not_for_each_file(tmp_path: Path) -> None:
+    released = threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith(fetching.MANIFEST):
+            return httpx.Response(200, json={"files": dict.fromkeys(fetching.PACKAGE_FILES, DIGEST)})
+        released.wait(20)
+        return ok(request)
+
+    with pytest.raises(failures.StartFailure, match=r"model\.skops.*in time"):
+        fetching.fetch(
+            "https://models.example/churn/",
+            tmp_path / "out",
+            None,
+            timeout_seconds=0.5,
+            transport=httpx.MockTransport(answer),
+        )
+    released.set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_hangs_does_not_outlast_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    class Store:
+        def open(self, *args: object, **options: object) -> io.BytesIO:
+            released.wait(20)
+            return io.BytesIO(CONTENT)
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lambda protocol: Store)
+    with pytest.raises(failures.StartFailure, match="in time"):
+        fetching.fetch("s3://models/churn.skops", tmp_path / "out", DIGEST, timeout_seconds=0.5)
+    assert not released.is_set()
+    released.set()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_larger_than_allowed_is_refused(tmp_path: Path) -> None:
     assert "100 bytes" in failure(tmp_path / "model.skops", ok, max_bytes=100).message
 
@@ -124,6 +274,27 @@ def test_follows_a_redirect_but_not_in_circles(tmp_path: Path) -> None:
     assert "redirects" in result.message
 
 
+@pytest.mark.parametrize("location", ["ftp://x/y", "file:///etc/passwd", "http://a:port/"])
+def test_a_redirect_to_what_is_not_on_the_web_is_not_tried_again(tmp_path: Path, location: str) -> None:
+    peer = SlowPeer(f"HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n".encode(), b"")
+    try:
+        with pytest.raises(failures.StartFailure, match="redirects to, what is no http or https URL"):
+            fetching.fetch(f"http://{peer.address}/m", tmp_path / "out", None, timeout_seconds=2)
+    finally:
+        peer.close()
+
+
+def test_what_cannot_be_written_is_not_laid_on_the_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = failure(tmp_path / "model.skops", ok).message
+    assert f"{tmp_path / 'model.skops'} cannot be written: No space left on device; " in message
+    assert "free space where --out leads" in message
+    assert "the model's URI" not in message
+
+
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_copies_a_local_file(tmp_path: Path, prefix: str) -> None:
     source, out = tmp_path / "a file", tmp_path / "out"
@@ -132,12 +303,72 @@ def test_copies_a_local_file(tmp_path: Path, prefix: str) -> None:
     assert out.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("uri", ["/no/such/file", "nonsense://host/file", "http://", "memory://none"])
+@pytest.mark.parametrize(
+    "uri", ["/no/such/file", "nonsense://host/file", "http://", "http:///x", "https:x", "memory://none"]
+)
 def test_a_place_that_cannot_be_read_is_named(tmp_path: Path, uri: str) -> None:
     with pytest.raises(failures.StartFailure) as caught:
-        fetching.fetch(uri, tmp_path / "out", DIGEST, timeout_seconds=0.1)
+        fetching.fetch(uri, tmp_path / "out", DIGEST, sleep=lambda _: pytest.fail("it was tried again"))
     assert caught.value.reason == failures.MODEL_FETCH_FAILED
     assert uri.split(":", maxsplit=1)[0] in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://user:secret@[bad/x?secret",
+        "http://user:secret@a..b/x?secret",
+        "http://user:secret@a\uff0fb/x",
+        "http://[bad/",
+        "http://a:port/x#secret",
+        "http://models.example/\udcff",
+    ],
+)
+def test_what_is_no_url_is_said_to_be_none(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(failures.StartFailure, match="not a valid URL") as caught:
+        fetching.fetch(uri, tmp_path / "out", None)
+    assert caught.value.reason == failures.MODEL_FETCH_FAILED
+    assert "from http://" in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+def test_an_answer_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Garbage())
+
+    assert "not encoded as it says" in failure(tmp_path / "model.skops", answer).message
+    assert len(tries) == 1
+
+
+class Garbage(httpx.SyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"garbage"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SSL_CERT_FILE", "/none"), ("HTTPS_PROXY", "ftp://a"), ("HTTPS_PROXY", "socks5://a")]
+)
+def test_a_wrong_setting_of_the_environment_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(failures.StartFailure, match="check SSL_CERT_FILE, SSL_CERT_DIR and the proxy"):
+        fetching.fetch(URI, tmp_path / "out", None)
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"{", b"[]", b"{}", b'{"files": []}', b"\xff"])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(failures.StartFailure, match=r"its kedge\.json is not a package's manifest"):
+        fetching.fetch(
+            "https://models.example/churn/",
+            tmp_path / "out",
+            None,
+            transport=httpx.MockTransport(lambda _: httpx.Response(200, content=content)),
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("scheme", "extra"), [("s3", "kedge[s3]"), ("gs", "kedge[gs]")])
