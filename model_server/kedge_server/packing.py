@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
+import warnings
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import skops.io
 from kedge_server import decoding, failures, loading, packages, predicting, profiles, protocol, proving
 from kedge_server.settings import Settings
 from kedge_server.signature import Column, Kind, Layout, OutputTensor, Signature, describe, observed
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_GOLDEN_ROWS = 20
 # A sample of this many rows gives deciles to within a fraction of a percent.
@@ -82,11 +86,49 @@ def package(
         content = manifest.to_json()
         (partial / packages.MANIFEST).write_bytes(content)
         _prove(partial, trusted_types)
+        _compare(model, reference, signature, golden, golden_rows)
         partial.chmod(0o755)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return hashlib.sha256(content).hexdigest()
+
+
+def _compare(model: Any, reference: Any, signature: Signature, golden: packages.GoldenRows, wanted: int) -> None:
+    """Asks the model itself for the golden rows in the form in which they were given, which is that of its training."""
+    step = _step(reference)
+    chosen = step * _spread(len(reference[::step]), wanted)
+    if signature.named and hasattr(reference, "columns"):
+        rows = reference[[column.name for column in signature.columns]].iloc[chosen].apply(_as_trained)
+    else:
+        rows = np.asarray(reference)[chosen]
+        rows = rows.astype(np.float64) if rows.dtype.kind == "f" else rows
+    for method in signature.methods:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                own = predicting.tensors_of(method, getattr(model, method)(rows), len(rows), bounded=False)
+        except Exception as exc:  # noqa: BLE001 - it takes other types than the reference's, which packing has converted
+            _log.debug("%s of the model itself does not take the reference as it is: %s", method, exc)
+            continue
+        for name, array in own:
+            if differing := packages.differences(golden, name, array):
+                raise ValueError(
+                    f"{name} of the model itself is another than a server's for row {chosen[differing[0]]} of the"
+                    " reference; give it as numbers, strings and missing values only"
+                )
+
+
+def _as_trained(values: Any) -> Any:
+    """Returns a column without what makes a difference that is none of the server's: rounding, and pandas' NA."""
+    import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415 - as below
+
+    if values.dtype in (np.float16, np.float32):
+        return values.astype(np.float64)
+    if getattr(values.dtype, "na_value", None) is not pd.NA:
+        return values
+    numbers = pd.api.types.is_numeric_dtype(values.dtype)
+    return pd.Series(values.to_numpy(np.float64 if numbers else object, na_value=np.nan), values.index)
 
 
 def _prove(folder: Path, trusted_types: tuple[str, ...]) -> None:
@@ -120,8 +162,18 @@ def reference_columns(reference: Any, signature: Signature) -> tuple[protocol.Ar
         raise ValueError(f"the reference has {len(arrays)} features, but the model takes {len(names)}")
     if len(reference) == 0:
         raise ValueError("the reference has no rows")
-    step = max(1, len(reference) // _MAX_REFERENCE_ROWS)
+    step = _step(reference)
     return tuple(_typed(c, np.asarray(values)[::step]) for c, values in zip(signature.columns, arrays, strict=True))
+
+
+def _step(reference: Any) -> int:
+    """Returns every how manieth row of the reference is looked at."""
+    return max(1, len(reference) // _MAX_REFERENCE_ROWS)
+
+
+def _spread(count: int, wanted: int) -> protocol.Array:
+    """Returns the positions of about `wanted` rows, spread evenly over `count`."""
+    return np.unique(np.linspace(0, count - 1, max(1, wanted)).astype(int))
 
 
 def _typed(column: Column, values: protocol.Array) -> protocol.Array:
@@ -133,7 +185,7 @@ def _typed(column: Column, values: protocol.Array) -> protocol.Array:
         raise ValueError(f'feature "{column.name}" of the reference is of type {values.dtype}; give numbers or strings')
     if values.dtype.kind in "fiub" and column.kind is not Kind.STRING:
         return values.astype(np.float64)
-    import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415 - half a second, which --help need not take
+    import pandas as pd  # noqa: PLC0415 - half a second, which --help need not take
 
     # Of all that there is to mark a missing value, pandas' own is equal to nothing and not even unequal to itself.
     there = ~pd.isna(values)
@@ -222,7 +274,7 @@ def _golden(
     predictor: predicting.Predictor, signature: Signature, columns: tuple[protocol.Array, ...], wanted: int
 ) -> tuple[packages.GoldenRows, tuple[OutputTensor, ...]]:
     """Keeps rows spread evenly over the reference, with every answer of the model, and what these look like."""
-    chosen = np.unique(np.linspace(0, len(columns[0]) - 1, max(1, wanted)).astype(int))
+    chosen = _spread(len(columns[0]), wanted)
     rows = tuple(values[chosen] for values in columns)
     answers: dict[str, list[Any]] = {}
     outputs: list[OutputTensor] = []

@@ -114,7 +114,7 @@ class Predictor:
         given = self._frame(whole) if self._is_frame else self._matrix(whole.matrix)
         outputs: list[protocol.Output] = []
         for method in methods:
-            outputs.extend(_tensors(method, self._call[method](given), whole.count, bounded=bounded))
+            outputs.extend(tensors_of(method, self._call[method](given), whole.count, bounded=bounded))
         self.observer(whole, outputs)
         return outputs
 
@@ -239,7 +239,7 @@ def _nobody(rows: protocol.Rows, outputs: list[protocol.Output]) -> None:
     """Is told of predictions before anybody wants to know."""
 
 
-def _tensors(method: str, result: Any, count: int, *, bounded: bool) -> list[protocol.Output]:
+def tensors_of(method: str, result: Any, count: int, *, bounded: bool) -> list[protocol.Output]:
     """Returns a method's result as named tensors with the rows first.
 
     A multi-output classifier's `predict_proba` is a list with one array an output;

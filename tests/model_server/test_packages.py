@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
 import skops.io
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
@@ -234,6 +235,28 @@ def test_a_model_that_never_answers_the_same_twice_is_not_packed(tmp_path: Path)
     with pytest.raises(ValueError, match=r"a server would refuse this package: .*score_samples differs"):
         packing.package(model, support.IRIS / 10, tmp_path / "p", name="m")
     assert list(tmp_path.iterdir()) == []
+
+
+class ByType(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Does another thing with small integers than with other numbers, as no server can know."""
+
+    def fit(self, rows: Any, targets: Any = None) -> ByType:
+        self.feature_names_in_ = np.array(rows.columns, dtype=object)
+        self.n_features_in_ = rows.shape[1]
+        return self
+
+    def transform(self, rows: Any) -> Any:
+        return np.asarray(rows, dtype=float) + (rows.dtypes == np.int8).to_numpy()
+
+
+def test_a_model_that_answers_otherwise_than_a_server_would_is_not_packed(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": np.arange(20, dtype=np.int8)})
+    model = make_pipeline(ByType(), LinearRegression()).fit(frame, np.arange(20.0))
+    trusted = (f"{__name__}.ByType",)
+    with pytest.raises(ValueError, match="predict of the model itself is another than a server's for row 0"):
+        packing.package(model, frame, tmp_path / "p", name="m", trusted_types=trusted)
+    assert list(tmp_path.iterdir()) == []
+    packing.package(model, frame.astype(float), tmp_path / "p", name="m", trusted_types=trusted)
 
 
 def test_the_manifest_tells_what_goes_in_and_what_comes_out(packed: tuple[Path, str]) -> None:
