@@ -19,7 +19,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from kedge_server import failures, packages, signature, trees
+from kedge_server import bounds, failures, packages, signature, soundness, trees
 
 _log = logging.getLogger(__name__)
 
@@ -186,13 +186,13 @@ def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...], *, a
             if not allow_version_skew:
                 warnings.simplefilter("error", InconsistentVersionWarning)
             estimator = skops.io.load(file, trusted=[*trees.TYPES, *REVIEWED_TYPES, *trusted_types])
-        trees.check(estimator)
+        soundness.check(estimator)
     except UntrustedTypesFoundException as exc:
         found = [t for t in _untrusted_types(file) if t not in trusted_types]
         raise _untrusted(path, found or [str(exc)]) from exc
-    except trees.UnsoundTreeError as exc:
+    except bounds.UnsoundModelError as exc:
         raise failures.StartFailure(
-            failures.MODEL_FORMAT_REFUSED, f"{path} holds a tree that scikit-learn did not make: {exc}."
+            failures.MODEL_FORMAT_REFUSED, f"{path} holds a model that scikit-learn did not make: {exc}."
         ) from exc
     except InconsistentVersionWarning as exc:
         raise _skew(path, exc.original_sklearn_version, exc.current_sklearn_version) from exc

@@ -31,7 +31,7 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from tests.model_server import support
 
-from kedge_server import failures, loading, predicting, proving, signature, trees
+from kedge_server import failures, loading, predicting, proving, signature, soundness
 
 
 def refused(path: Path, *arguments: Any) -> failures.StartFailure:
@@ -153,7 +153,7 @@ def test_trees_are_loaded_after_their_nodes_were_checked(tmp_path: Path, model: 
     model.fit(support.IRIS, support.IRIS_LABELS)
     loaded = loading.load(dump(model, tmp_path)).estimator
     assert np.array_equal(loaded.predict(support.IRIS), model.predict(support.IRIS))
-    assert trees.check(loaded) >= 1
+    assert soundness.check(loaded) >= 1
 
 
 @pytest.mark.parametrize(
