@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from sklearn.ensemble._bagging import BaseBagging
 from sklearn.ensemble._forest import BaseForest
 from sklearn.ensemble._gb import BaseGradientBoosting
 from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
+from sklearn.svm._base import BaseLibSVM
 
-from kedge_server import trees
+from kedge_server import machines, trees
 from kedge_server.bounds import UnsoundModelError, require
 
 _ATOMS = (str, bytes, int, float, type(None), type, types.FunctionType, types.ModuleType)
@@ -29,6 +31,7 @@ _CHECKS: tuple[tuple[type, Callable[[Any], None]], ...] = (
     (BaseBagging, trees.check_members),
     (BaseGradientBoosting, trees.check_boosting),
     (BaseHistGradientBoosting, trees.check_histogram),
+    (BaseLibSVM, machines.check),
 )
 
 
@@ -86,6 +89,9 @@ def _check(part: Any) -> list[Any]:
     """Checks one object, and returns the trees that this proves sound."""
     if not isinstance(getattr(part, "__dict__", None), dict):
         return []
+    if scipy.sparse.issparse(part) and part.format in ("csr", "csc", "bsr"):
+        # scipy itself looks at the other formats' indices when it makes a matrix of them.
+        part.check_format(full_check=True)
     if type(part).__module__.startswith("sklearn."):
         _check_shadows(part)
     proved = trees.proved(part)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import skops.io
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyRegressor
@@ -19,14 +20,16 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
 )
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier
 from tests.model_server import support
 
 from kedge_server import failures, loading
 
 ROWS, LABELS = support.IRIS, support.IRIS_LABELS
+SPARSE_TYPES = ("scipy.sparse._csr.csr_matrix",)
 
 
 def refusal(folder: Path, model: Any, trusted: tuple[str, ...] = ()) -> str:
@@ -144,3 +147,65 @@ def test_histogram_boosting_whose_encoder_drops_a_column_is_refused(tmp_path: Pa
     model = by_category()
     del model._preprocessor.transformers_[1]
     assert "_preprocessor" in refusal(tmp_path, model, CATEGORIES)
+
+
+def test_a_sparse_matrix_whose_indices_lie_outside_of_it_is_refused(tmp_path: Path) -> None:
+    model = LogisticRegression(max_iter=500).fit(ROWS, LABELS).sparsify()
+    model.coef_.indices = np.full_like(model.coef_.indices, 2**31 - 7)
+    assert "csr_matrix cannot be checked" in refusal(tmp_path, model, SPARSE_TYPES)
+
+
+SPARSE = scipy.sparse.csr_matrix(ROWS)
+MACHINES = [
+    SVC().fit(ROWS, LABELS),
+    SVC(kernel="linear").fit(ROWS, LABELS == 1),
+    SVC(kernel="precomputed").fit(ROWS @ ROWS.T, LABELS),
+    NuSVC(nu=0.2).fit(SPARSE, LABELS),
+    SVR().fit(ROWS, LABELS),
+    SVR(epsilon=100.0).fit(SPARSE, LABELS),
+    NuSVR().fit(SPARSE, LABELS),
+    OneClassSVM(nu=0.2).fit(ROWS),
+]
+
+
+@pytest.mark.parametrize("model", MACHINES, ids=lambda m: type(m).__name__)
+def test_support_vector_machines_are_loaded(tmp_path: Path, model: Any) -> None:
+    rows = ROWS @ ROWS.T if model.kernel == "precomputed" else SPARSE if model._sparse else ROWS
+    assert np.array_equal(loads(tmp_path, model, SPARSE_TYPES).predict(rows), model.predict(rows))
+
+
+@pytest.mark.filterwarnings("ignore:.*probability:FutureWarning")
+def test_a_calibrated_machine_is_loaded_and_one_that_lacks_the_calibration_is_refused(tmp_path: Path) -> None:
+    model = SVC(probability=True).fit(ROWS, LABELS)
+    assert np.array_equal(loads(tmp_path, model).predict_proba(ROWS), model.predict_proba(ROWS))
+    assert "_probB" in refusal(tmp_path, with_attributes(model, _probB=np.zeros(1)))
+    empty = np.zeros(0)
+    assert "_probA" in refusal(tmp_path, with_attributes(model, _probA=empty, _probB=empty))
+
+
+DENSE, PRECOMPUTED, ON_SPARSE = MACHINES[0], MACHINES[2], MACHINES[3]
+MISFITS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "_dual_coef_": (DENSE, {"_dual_coef_": DENSE._dual_coef_[:, :2].copy()}),
+    "_dual_coef_ ": (MACHINES[4], {"_dual_coef_": np.zeros((1, 2))}),
+    "_dual_coef_  ": (ON_SPARSE, {"_dual_coef_": ON_SPARSE._dual_coef_[:, :2].copy()}),
+    "_n_support": (DENSE, {"_n_support": np.array([10**8] * 3, dtype=np.int32)}),
+    "_n_support ": (DENSE, {"_n_support": np.array([-5, 5, len(DENSE.support_)], dtype=np.int32)}),
+    "_intercept_": (DENSE, {"_intercept_": np.zeros(1)}),
+    "_intercept_ ": (MACHINES[7], {"_intercept_": np.zeros(0)}),
+    "support_": (PRECOMPUTED, {"support_": PRECOMPUTED.support_ + 10**6}),
+    "support_vectors_": (DENSE, {"support_vectors_": DENSE.support_vectors_[:2].copy()}),
+    "support_vectors_ ": (PRECOMPUTED, {"kernel": "rbf"}),
+    "support_vectors_  ": (ON_SPARSE, {"support_vectors_": ON_SPARSE.support_vectors_[:2].copy()}),
+    "kernel": (ON_SPARSE, {"kernel": "precomputed"}),
+    "kernel ": (DENSE, {"kernel": np.add, "_BaseLibSVM__Xfit": ROWS}),
+    "_sparse_kernels": (ON_SPARSE, {"_sparse_kernels": ["", "", "", "", "rbf"]}),
+}
+
+
+@pytest.mark.parametrize(("attribute", "case"), MISFITS.items(), ids=MISFITS)
+def test_a_machine_one_of_whose_arrays_does_not_fit_is_refused(
+    tmp_path: Path, attribute: str, case: tuple[Any, dict[str, Any]]
+) -> None:
+    model, changes = case
+    message = refusal(tmp_path, with_attributes(model, **changes), SPARSE_TYPES)
+    assert f"{type(model).__name__}.{attribute.strip()} " in message
