@@ -186,7 +186,7 @@ def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...], *, a
             if not allow_version_skew:
                 warnings.simplefilter("error", InconsistentVersionWarning)
             estimator = skops.io.load(file, trusted=[*trees.TYPES, *REVIEWED_TYPES, *trusted_types])
-        soundness.check(estimator)
+            soundness.check(estimator)
     except UntrustedTypesFoundException as exc:
         found = [t for t in _untrusted_types(file) if t not in trusted_types]
         raise _untrusted(path, found or [str(exc)]) from exc
@@ -236,26 +236,15 @@ def _one_thread(estimator: Any) -> None:
     """Sets every `n_jobs` to 1: a batch is predicted by the one worker thread.
 
     Pods have small CPU limits; starting joblib's threads for one row costs more than
-    the row, and threads beyond the limit only get throttled.
+    the row, and threads beyond the limit only get throttled. Meta-estimators predict by
+    fitted clones of their parameters, so those count and not the parameters. k-means
+    keeps the number of processors that it was trained on.
     """
-    try:
-        parameters = estimator.get_params(deep=True)
-    except (AttributeError, TypeError, ValueError):
-        return
-    parallel = {k: 1 for k, v in parameters.items() if k.rpartition("__")[2] == "n_jobs" and v not in (None, 1)}
-    if parallel:
-        estimator.set_params(**parallel)
-        _log.info("n_jobs was set to 1 in the loaded model", extra={"parameters": sorted(parallel)[:10]})
-    # A fitted meta-estimator holds clones of its parameters, which kept theirs.
-    for part in _fitted_parts(estimator):
-        if getattr(part, "n_jobs", None) not in (None, 1):
-            part.n_jobs = 1
-
-
-def _fitted_parts(estimator: Any) -> list[Any]:
-    parts = [
-        *(part for _, part, *_ in getattr(estimator, "transformers_", ())),
-        *getattr(estimator, "named_estimators_", {}).values(),
-        getattr(estimator, "best_estimator_", None),
-    ]
-    return [part for part in parts if hasattr(part, "get_params")]
+    changed = set()
+    for part in soundness.parts(estimator):
+        for name in ("n_jobs", "_n_threads"):
+            if hasattr(part, "get_params") and vars(part).get(name) not in (None, 1):
+                setattr(part, name, 1)
+                changed.add(type(part).__name__)
+    if changed:
+        _log.info("n_jobs was set to 1 in the loaded model", extra={"estimators": sorted(changed)[:10]})

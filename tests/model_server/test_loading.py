@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,23 @@ import pytest
 import sklearn
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
+    BaggingClassifier,
     ExtraTreesRegressor,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
+    StackingClassifier,
 )
 from sklearn.feature_selection import SelectKBest
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -207,10 +214,52 @@ def test_a_tree_whose_estimator_claims_fewer_features_is_refused(tmp_path: Path)
     assert refused(dump(model, tmp_path)).reason == failures.MODEL_FORMAT_REFUSED
 
 
-def test_parallel_jobs_saved_in_a_model_are_set_to_one(tmp_path: Path) -> None:
-    model = make_pipeline(StandardScaler(), RandomForestClassifier(3, n_jobs=-1, random_state=0))
-    loaded = loading.load(dump(model.fit(support.IRIS, support.IRIS_LABELS), tmp_path)).estimator
-    assert loaded[-1].n_jobs == 1
+def forest() -> Any:
+    return RandomForestClassifier(3, n_jobs=-1, random_state=0)
+
+
+LABEL_PAIRS = np.column_stack((support.IRIS_LABELS, support.IRIS_LABELS == 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "fitted"),
+    [
+        (make_pipeline(StandardScaler(), forest()), support.IRIS_LABELS, lambda m: [m[-1]]),
+        (MultiOutputClassifier(forest()), LABEL_PAIRS, lambda m: m.estimators_),
+        (ClassifierChain(forest()), LABEL_PAIRS, lambda m: m.estimators_),
+        (BaggingClassifier(forest(), n_estimators=2), support.IRIS_LABELS, lambda m: m.estimators_),
+        (
+            CalibratedClassifierCV(forest(), cv=2),
+            support.IRIS_LABELS,
+            lambda m: [member.estimator for member in m.calibrated_classifiers_],
+        ),
+        (GridSearchCV(forest(), {"max_depth": [2]}, cv=2), support.IRIS_LABELS, lambda m: [m.best_estimator_]),
+        (StackingClassifier([("f", forest())], cv=2), support.IRIS_LABELS, lambda m: m.estimators_),
+        (
+            TransformedTargetRegressor(ExtraTreesRegressor(3, n_jobs=-1)),
+            support.IRIS_LABELS,
+            lambda m: [m.regressor_],
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "get_params") else "",
+)
+def test_parallel_jobs_saved_in_a_model_are_set_to_one(
+    tmp_path: Path, model: Any, labels: Any, fitted: Callable[[Any], Any]
+) -> None:
+    model.fit(support.IRIS, labels)
+    trusted = (
+        "sklearn.metrics._scorer._PassthroughScorer",
+        "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.utils._bunch.Bunch",
+    )
+    loaded = loading.load(dump(model, tmp_path), None, trusted).estimator
+    assert {part.n_jobs for part in fitted(loaded)} == {1}
+
+
+def test_threads_that_k_means_was_trained_with_are_set_to_one(tmp_path: Path) -> None:
+    model = KMeans(3, n_init=1, random_state=0).fit(support.IRIS)
+    model._n_threads = 64
+    assert loading.load(dump(model, tmp_path)).estimator._n_threads == 1
 
 
 def warm_up(model: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
