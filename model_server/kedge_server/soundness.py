@@ -16,13 +16,19 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.cluster import Birch, BisectingKMeans
+from sklearn.cluster._kmeans import _BaseKMeans
 from sklearn.ensemble._bagging import BaseBagging
 from sklearn.ensemble._forest import BaseForest
 from sklearn.ensemble._gb import BaseGradientBoosting
 from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
+from sklearn.feature_extraction import DictVectorizer, FeatureHasher
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
+from sklearn.neighbors._base import NeighborsBase
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm._base import BaseLibSVM
 
-from kedge_server import machines, trees
+from kedge_server import lookups, machines, trees
 from kedge_server.bounds import UnsoundModelError, require
 
 _ATOMS = (str, bytes, int, float, type(None), type, types.FunctionType, types.ModuleType)
@@ -32,6 +38,18 @@ _CHECKS: tuple[tuple[type, Callable[[Any], None]], ...] = (
     (BaseGradientBoosting, trees.check_boosting),
     (BaseHistGradientBoosting, trees.check_histogram),
     (BaseLibSVM, machines.check),
+    (scipy.sparse.sparray, lookups.check_sparse),
+    (scipy.sparse.spmatrix, lookups.check_sparse),
+    (np.random.RandomState, lookups.check_random_state),
+    (_BaseKMeans, lookups.check_clusters),
+    (BisectingKMeans, lookups.check_bisection),
+    (Birch, lookups.check_subclusters),
+    (NeighborsBase, lookups.check_neighbors),
+    (CountVectorizer, lookups.check_vocabulary),
+    (DictVectorizer, lookups.check_vocabulary),
+    (FeatureHasher, lookups.check_hashes),
+    (HashingVectorizer, lookups.check_hashes),
+    (OneHotEncoder, lookups.check_one_hot),
 )
 
 
@@ -82,23 +100,17 @@ def _inside(item: Any) -> Iterable[Any]:
         return item.func, item.args, item.keywords
     if isinstance(item, (types.MethodType, types.BuiltinMethodType)):
         return (item.__self__,)
-    return vars(item).values() if isinstance(getattr(item, "__dict__", None), dict) else ()
+    return vars(item).values() if hasattr(item, "__dict__") else ()
 
 
 def _check(part: Any) -> list[Any]:
     """Checks one object, and returns the trees that this proves sound."""
-    if not isinstance(getattr(part, "__dict__", None), dict):
-        return []
-    if scipy.sparse.issparse(part) and part.format in ("csr", "csc", "bsr"):
-        # scipy itself looks at the other formats' indices when it makes a matrix of them.
-        part.check_format(full_check=True)
-    if type(part).__module__.startswith("sklearn."):
+    if type(part).__module__.startswith("sklearn.") and hasattr(part, "__dict__"):
         _check_shadows(part)
-    proved = trees.proved(part)
     for kind, rule in _CHECKS:
         if isinstance(part, kind):
             rule(part)
-    return proved
+    return trees.proved(part) if hasattr(part, "__dict__") else []
 
 
 def _check_shadows(part: Any) -> None:

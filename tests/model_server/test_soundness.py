@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 import skops.io
+from sklearn.cluster import Birch, BisectingKMeans, KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA
-from sklearn.dummy import DummyRegressor
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
     BaggingRegressor,
     GradientBoostingClassifier,
@@ -20,8 +23,11 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
 )
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier
 from tests.model_server import support
@@ -155,6 +161,48 @@ def test_a_sparse_matrix_whose_indices_lie_outside_of_it_is_refused(tmp_path: Pa
     assert "csr_matrix cannot be checked" in refusal(tmp_path, model, SPARSE_TYPES)
 
 
+def test_sparse_pointers_that_go_back_are_refused(tmp_path: Path) -> None:
+    model = LogisticRegression(max_iter=500).fit(ROWS, LABELS)
+    model.coef_ = scipy.sparse.csr_matrix((3, 4))
+    model.coef_.indptr[1] = 10**6
+    assert "csr_matrix.indptr goes back" in refusal(tmp_path, model, SPARSE_TYPES)
+
+
+def disguise(folder: Path, model: Any, attribute: str | None, kind: type) -> Path:
+    """Writes a file in which the model, or an attribute of it, bears the name of another type."""
+    honest, disguised = folder / "honest.skops", folder / "model.skops"
+    skops.io.dump(model, honest)
+    with zipfile.ZipFile(honest) as source, zipfile.ZipFile(disguised, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "schema.json":
+                schema = json.loads(content)
+                renamed = schema if attribute is None else schema["content"]["content"][attribute]
+                renamed["__class__"], renamed["__module__"] = kind.__name__, kind.__module__
+                content = json.dumps(schema).encode()
+            target.writestr(name, content)
+    return disguised
+
+
+def test_a_sparse_matrix_under_the_name_that_skops_trusts_is_checked_too(tmp_path: Path) -> None:
+    model = LogisticRegression(max_iter=500).fit(ROWS, LABELS)
+    model.coef_ = scipy.sparse.csr_matrix((3, 4))
+    model.coef_.indptr[1] = 10**6
+    with pytest.raises(failures.StartFailure, match=r"csr_matrix.indptr goes back"):
+        loading.load(disguise(tmp_path, model, "coef_", scipy.sparse.spmatrix))
+
+
+def test_birch_which_skops_reads_but_does_not_write_is_checked_too(tmp_path: Path) -> None:
+    fitted = Birch(n_clusters=None).fit(ROWS)
+    keep = ("subcluster_centers_", "_subcluster_norms", "subcluster_labels_", "n_features_in_", "compute_labels")
+    model = with_attributes(StandardScaler(), **{name: vars(fitted)[name] for name in keep})
+    path = disguise(tmp_path, model, None, Birch)
+    assert np.array_equal(loading.load(path).estimator.predict(ROWS), fitted.predict(ROWS))
+    model._subcluster_norms = np.zeros(1)
+    with pytest.raises(failures.StartFailure, match=r"Birch._subcluster_norms"):
+        loading.load(disguise(tmp_path, model, None, Birch))
+
+
 SPARSE = scipy.sparse.csr_matrix(ROWS)
 MACHINES = [
     SVC().fit(ROWS, LABELS),
@@ -209,3 +257,98 @@ def test_a_machine_one_of_whose_arrays_does_not_fit_is_refused(
     model, changes = case
     message = refusal(tmp_path, with_attributes(model, **changes), SPARSE_TYPES)
     assert f"{type(model).__name__}.{attribute.strip()} " in message
+
+
+CLUSTERS = KMeans(3, n_init=1, random_state=0).fit(ROWS)
+TREE_OF_CLUSTERS = BisectingKMeans(3, random_state=0).fit(ROWS)
+BISECTING_TYPES = ("sklearn.cluster._bisect_k_means._BisectingTree", "sklearn.cluster._kmeans._kmeans_single_lloyd")
+BRUTE = KNeighborsClassifier(algorithm="brute").fit(ROWS, LABELS)
+AROUND = RadiusNeighborsClassifier(algorithm="brute").fit(ROWS, LABELS)
+OUTLIERS = LocalOutlierFactor(algorithm="brute", novelty=True).fit(ROWS)
+WORDS = CountVectorizer().fit(["red green", "green blue"])
+WEIGHED = TfidfVectorizer().fit(["red green", "green blue"])
+COLOURS = np.array([["red"], ["red"], ["green"], ["blue"]], dtype=object)
+ENCODER = OneHotEncoder().fit(COLOURS)
+DROPPING = OneHotEncoder(drop="first").fit(COLOURS)
+GROUPING = OneHotEncoder(max_categories=2, handle_unknown="infrequent_if_exist").fit(COLOURS)
+NUMBERS = OneHotEncoder(sparse_output=False).fit(np.array([[1.0, 4.0], [3.0, np.nan], [2.0, 4.0]]))
+
+
+@pytest.mark.parametrize(
+    ("model", "rows"),
+    [
+        (CLUSTERS, ROWS),
+        (MiniBatchKMeans(3, n_init=1).fit(ROWS), ROWS),
+        (TREE_OF_CLUSTERS, ROWS),
+        (BRUTE, ROWS),
+        (AROUND, ROWS),
+        (OUTLIERS, ROWS),
+        (WORDS, ["red blue blue"]),
+        (WEIGHED, ["red blue blue"]),
+        (HashingVectorizer(n_features=16), ["red blue blue"]),
+        (ENCODER, COLOURS),
+        (DROPPING, COLOURS),
+        (GROUPING, COLOURS),
+        (OneHotEncoder(drop="if_binary").fit(COLOURS), COLOURS),
+        (OneHotEncoder(max_categories=2, drop="first").fit(COLOURS), COLOURS),
+        (NUMBERS, np.array([[1.0, np.nan]])),
+        (KBinsDiscretizer(3, quantile_method="averaged_inverted_cdf").fit(ROWS), ROWS),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_looks_up_inside_its_tables_is_loaded(tmp_path: Path, model: Any, rows: Any) -> None:
+    loaded = loads(tmp_path, model, (*BISECTING_TYPES, "numpy.dtype"))
+    method = "transform" if hasattr(model, "transform") else "predict"
+    expected, found = getattr(model, method)(rows), getattr(loaded, method)(rows)
+    np.testing.assert_array_equal(*(x.toarray() if scipy.sparse.issparse(x) else x for x in (expected, found)))
+
+
+def split_on_two_columns() -> Any:
+    tree = copy.deepcopy(TREE_OF_CLUSTERS._bisecting_tree)
+    tree.left.center = tree.left.center[:2].copy()
+    return tree
+
+
+WRONG_TABLES: list[tuple[Any, str, dict[str, Any]]] = [
+    (CLUSTERS, "cluster_centers_", {"cluster_centers_": CLUSTERS.cluster_centers_[:, :1].copy()}),
+    (CLUSTERS, "cluster_centers_", {"cluster_centers_": np.zeros((0, 4))}),
+    (TREE_OF_CLUSTERS, "_bisecting_tree", {"_bisecting_tree": split_on_two_columns()}),
+    (TREE_OF_CLUSTERS, "_bisecting_tree", {"_bisecting_tree": CLUSTERS}),
+    (BRUTE, "_fit_X", {"_fit_X": BRUTE._fit_X[:, :1].copy()}),
+    (BRUTE, "_fit_X", {"n_samples_fit_": 10**9}),
+    (BRUTE, "_y", {"_y": BRUTE._y + 10**6}),
+    (BRUTE, "_y", {"_y": BRUTE._y[:2].copy()}),
+    (BRUTE, "effective_metric_params_", {"effective_metric_params_": {"Y_norm_squared": np.zeros(1)}}),
+    (AROUND, "_y", {"_y": AROUND._y - 10**6}),
+    (OUTLIERS, "_fit_X", {"_fit_X": OUTLIERS._fit_X[:, :1].copy()}),
+    (WORDS, "vocabulary_", {"vocabulary_": {"red": 0, "green": 10**9}}),
+    (WEIGHED, "vocabulary_", {"vocabulary_": {"red": 0, "green": -1}}),
+    (HashingVectorizer(), "n_features", {"n_features": 0}),
+    (ENCODER, "_n_features_outs", {"_n_features_outs": [1]}),
+    (ENCODER, "_n_features_outs", {"_n_features_outs": np.array([3])}),
+    (DROPPING, "_n_features_outs", {"_drop_idx_after_grouping": np.array([-1], dtype=object)}),
+    (DROPPING, "_n_features_outs", {"_drop_idx_after_grouping": np.array([7], dtype=object)}),
+    (GROUPING, "_n_features_outs", {"_default_to_infrequent_mappings": [np.array([0, 1, 10**6])]}),
+    (GROUPING, "_infrequent_indices", {"_default_to_infrequent_mappings": [None]}),
+    (NUMBERS, "categories_", {"categories_": [np.array([3.0, 2.0, 1.0]), NUMBERS.categories_[1]]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "attribute", "changes"), WRONG_TABLES, ids=[f"{type(m).__name__}-{name}" for m, name, _ in WRONG_TABLES]
+)
+def test_what_would_look_up_outside_of_its_tables_is_refused(
+    tmp_path: Path, model: Any, attribute: str, changes: dict[str, Any]
+) -> None:
+    message = refusal(tmp_path, with_attributes(model, **changes), BISECTING_TYPES)
+    assert f"{type(model).__name__}.{attribute} " in message
+
+
+def test_a_random_generator_that_would_go_on_outside_of_its_words_is_refused(tmp_path: Path) -> None:
+    generator = np.random.RandomState(0)
+    model = DummyClassifier(strategy="stratified", random_state=generator).fit(ROWS, LABELS)
+    assert loads(tmp_path, model).predict(ROWS).shape == LABELS.shape
+    state = generator.get_state(legacy=False)
+    state["state"]["pos"] = 10**6
+    generator.set_state(state)
+    assert "RandomState.pos is 1000000" in refusal(tmp_path, model)
