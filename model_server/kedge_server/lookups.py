@@ -94,6 +94,26 @@ def check_hashes(hasher: Any) -> None:
     require(fits, hasher, "n_features", f"is not a number from 1 to {_MAX_HASHES}")
 
 
+def check_powers(model: Any) -> None:
+    """Checks that polynomial features fill the array that they are put into, which starts with what was in memory."""
+    if "_n_out_full" in vars(model):
+        terms = model._num_combinations(  # noqa: SLF001
+            n_features=width(model),
+            min_degree=0,
+            max_degree=model._max_degree,  # noqa: SLF001
+            interaction_only=model.interaction_only,
+            include_bias=model.include_bias,
+        )
+        require(model._n_out_full == terms, model, "_n_out_full", f"is not {terms}")  # noqa: SLF001
+
+
+def check_encodings(encoder: Any) -> None:
+    """Checks the same of target encoding: a column for each feature, and class if there are several."""
+    if "encodings_" in vars(encoder):
+        columns = width(encoder) * (len(encoder.classes_) if encoder.target_type_ == "multiclass" else 1)
+        require(len(encoder.encodings_) == columns, encoder, "encodings_", f"are not {columns}")
+
+
 def check_one_hot(encoder: Any) -> None:
     """Checks that every category has its column inside the columns of its feature."""
     if "_n_features_outs" not in vars(encoder):

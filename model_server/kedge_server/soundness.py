@@ -25,7 +25,7 @@ from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistG
 from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.neighbors._base import NeighborsBase
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, TargetEncoder
 from sklearn.svm._base import BaseLibSVM
 
 from kedge_server import lookups, machines, trees
@@ -50,6 +50,8 @@ _CHECKS: tuple[tuple[type, Callable[[Any], None]], ...] = (
     (FeatureHasher, lookups.check_hashes),
     (HashingVectorizer, lookups.check_hashes),
     (OneHotEncoder, lookups.check_one_hot),
+    (PolynomialFeatures, lookups.check_powers),
+    (TargetEncoder, lookups.check_encodings),
 )
 
 

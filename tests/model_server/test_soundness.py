@@ -27,7 +27,7 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, 
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, PolynomialFeatures, StandardScaler, TargetEncoder
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier
 from tests.model_server import support
@@ -272,6 +272,8 @@ ENCODER = OneHotEncoder().fit(COLOURS)
 DROPPING = OneHotEncoder(drop="first").fit(COLOURS)
 GROUPING = OneHotEncoder(max_categories=2, handle_unknown="infrequent_if_exist").fit(COLOURS)
 NUMBERS = OneHotEncoder(sparse_output=False).fit(np.array([[1.0, 4.0], [3.0, np.nan], [2.0, 4.0]]))
+POWERS = PolynomialFeatures((2, 3), interaction_only=True).fit(ROWS)
+AVERAGES = TargetEncoder().fit(ROWS.round(), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +294,10 @@ NUMBERS = OneHotEncoder(sparse_output=False).fit(np.array([[1.0, 4.0], [3.0, np.
         (OneHotEncoder(drop="if_binary").fit(COLOURS), COLOURS),
         (OneHotEncoder(max_categories=2, drop="first").fit(COLOURS), COLOURS),
         (NUMBERS, np.array([[1.0, np.nan]])),
+        (POWERS, ROWS),
+        (PolynomialFeatures(2, include_bias=False).fit(ROWS), ROWS),
+        (AVERAGES, ROWS),
+        (TargetEncoder().fit(ROWS.round(), LABELS == 1), ROWS),
         (KBinsDiscretizer(3, quantile_method="averaged_inverted_cdf").fit(ROWS), ROWS),
     ],
     ids=lambda value: type(value).__name__,
@@ -330,6 +336,8 @@ WRONG_TABLES: list[tuple[Any, str, dict[str, Any]]] = [
     (DROPPING, "_n_features_outs", {"_drop_idx_after_grouping": np.array([7], dtype=object)}),
     (GROUPING, "_n_features_outs", {"_default_to_infrequent_mappings": [np.array([0, 1, 10**6])]}),
     (GROUPING, "_infrequent_indices", {"_default_to_infrequent_mappings": [None]}),
+    (POWERS, "_n_out_full", {"_n_out_full": 10**6}),
+    (AVERAGES, "encodings_", {"encodings_": AVERAGES.encodings_[:2]}),
     (NUMBERS, "categories_", {"categories_": [np.array([3.0, 2.0, 1.0]), NUMBERS.categories_[1]]}),
 ]
 
