@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import lzma
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,8 +33,8 @@ _MAX_EXPANSION = 200
 
 # What skops does not know but scikit-learn's common estimators hold. Each was read: they
 # are plain Python objects over arrays that numpy checks, or functions that only fitting
-# calls. Neighbours' trees (KDTree, BallTree) and sparse matrices are not here, since
-# compiled code follows their indices unchecked.
+# calls. Neighbours' trees (KDTree, BallTree) are not here, since compiled code follows
+# their indices unchecked.
 REVIEWED_TYPES = (
     "numpy.dtype",
     "numpy.mean",
@@ -161,8 +163,8 @@ def _check_format(path: Path, file: BinaryIO) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            expanded = sum(info.file_size for info in archive.infolist())
-    except zipfile.BadZipFile as exc:
+            expanded = sum(_expanded(archive, info) for info in archive.infolist())
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as exc:
         raise failures.StartFailure(
             failures.MODEL_LOAD_FAILED, f"{path} is damaged or cut off ({exc}); {remedy} and upload it again."
         ) from exc
@@ -177,6 +179,15 @@ def _check_format(path: Path, file: BinaryIO) -> None:
             failures.MODEL_FORMAT_REFUSED,
             f"{path} would expand from {size} to {expanded} bytes, which no trained model does; {remedy}.",
         )
+
+
+def _expanded(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Returns the size of an entry, and of what is in it when it is packed again, as sparse matrices are."""
+    with archive.open(info) as entry:
+        if entry.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+            return info.file_size
+        with zipfile.ZipFile(entry) as inner:
+            return info.file_size + sum(part.file_size for part in inner.infolist())
 
 
 def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...], *, allow_version_skew: bool) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+import scipy.sparse
 import sklearn
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
@@ -112,6 +113,14 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, iris_file:
         archive.writestr("zeros.npy", bytes(20_000_000))
     failure = refused(path)
     assert failure.reason == failures.MODEL_FORMAT_REFUSED
+    assert "expand" in failure.message
+
+
+def test_a_matrix_inside_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    model = StandardScaler().fit(support.IRIS)
+    model.extra_ = scipy.sparse.csr_matrix((np.zeros(1), np.zeros(1, dtype=int), np.array([0, 1])), shape=(1, 1))
+    model.extra_.data = np.zeros(2_000_000)
+    failure = refused(dump(model, tmp_path), None, ("scipy.sparse._csr.csr_matrix",))
     assert "expand" in failure.message
 
 
