@@ -39,7 +39,7 @@ def _judged(model: loading.LoadedModel, predictor: predicting.Predictor) -> spot
         return _refused(Reason.UNKNOWN_ESTIMATOR, f"{type(exc).__name__}: {exc}"[:300])
     rows = np.column_stack(packages.golden_request(golden, model.signature.columns))
     fault = _fault(functions, rows, golden, predictor)
-    return _refused(Reason.GOLDEN_ROWS_DIFFER, fault) if fault else spot_checks.Compiled(functions, golden)
+    return _refused(*fault) if fault else spot_checks.Compiled(functions, golden)
 
 
 def _refused(reason: Reason, why: str) -> spot_checks.Compiled:
@@ -52,8 +52,8 @@ def _fault(
     rows: Array,
     golden: packages.GoldenRows,
     predictor: predicting.Predictor,
-) -> str | None:
-    """Says what is wrong with the compiled answers to the golden rows, if anything is."""
+) -> tuple[Reason, str] | None:
+    """Says why the compiled answers to the golden rows prove nothing, or the wrong thing, if they do."""
     for name, function in functions.items():
         exact = np.asarray(predictor.call(name)(rows))
         try:
@@ -61,17 +61,20 @@ def _fault(
                 alone = [function(rows[i : i + 1]) for i in range(len(rows))]
                 # Rows that it leaves to scikit-learn make it leave the whole batch.
                 sure = [i for i, found in enumerate(alone) if found is not None]
-                together = function(rows[sure])
+                together = function(rows[sure]) if sure else None
         except Exception as exc:  # noqa: BLE001 - whatever it raises, scikit-learn can answer
-            return f"{name} raised {type(exc).__name__}: {exc}"[:300]
+            return Reason.GOLDEN_ROWS_DIFFER, f"{name} raised {type(exc).__name__}: {exc}"[:300]
+        if not sure:
+            return Reason.GOLDEN_ROWS_UNSURE, f"{name} leaves each of the golden rows to scikit-learn"
         if together is None:
-            return f"{name} answers none of the golden rows"
+            return Reason.GOLDEN_ROWS_DIFFER, f"{name} answers golden rows alone and not together"
         answers = np.asarray(golden.answers[name])
         if together.dtype != exact.dtype:
-            return f"{name} gives {together.dtype} and not {exact.dtype}"
+            return Reason.GOLDEN_ROWS_DIFFER, f"{name} gives {together.dtype} and not {exact.dtype}"
         for found in (np.concatenate([a for a in alone if a is not None]), together):
             for expected in (answers[sure], exact[sure]):
                 differing = packages.differing(golden, expected, found)
                 if differing.any():
-                    return f"{name} differs in {int(differing.sum())} of {len(sure)} golden rows"
+                    why = f"{name} differs in {int(differing.sum())} of {len(sure)} golden rows"
+                    return Reason.GOLDEN_ROWS_DIFFER, why
     return None

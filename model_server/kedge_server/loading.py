@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import lzma
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +21,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from kedge_server import failures, packages, signature, trees
+from kedge_server import bounds, failures, packages, signature, soundness, trees
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +33,8 @@ _MAX_EXPANSION = 200
 
 # What skops does not know but scikit-learn's common estimators hold. Each was read: they
 # are plain Python objects over arrays that numpy checks, or functions that only fitting
-# calls. Neighbours' trees (KDTree, BallTree) and sparse matrices are not here, since
-# compiled code follows their indices unchecked.
+# calls. Neighbours' trees (KDTree, BallTree) are not here, since compiled code follows
+# their indices unchecked.
 REVIEWED_TYPES = (
     "numpy.dtype",
     "numpy.mean",
@@ -161,8 +163,8 @@ def _check_format(path: Path, file: BinaryIO) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            expanded = sum(info.file_size for info in archive.infolist())
-    except zipfile.BadZipFile as exc:
+            expanded = sum(_expanded(archive, info) for info in archive.infolist())
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as exc:
         raise failures.StartFailure(
             failures.MODEL_LOAD_FAILED, f"{path} is damaged or cut off ({exc}); {remedy} and upload it again."
         ) from exc
@@ -179,6 +181,15 @@ def _check_format(path: Path, file: BinaryIO) -> None:
         )
 
 
+def _expanded(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Returns the size of an entry, and of what is in it when it is packed again, as sparse matrices are."""
+    with archive.open(info) as entry:
+        if entry.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+            return info.file_size
+        with zipfile.ZipFile(entry) as inner:
+            return info.file_size + sum(part.file_size for part in inner.infolist())
+
+
 def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...], *, allow_version_skew: bool) -> Any:
     try:
         with warnings.catch_warnings():
@@ -186,13 +197,13 @@ def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...], *, a
             if not allow_version_skew:
                 warnings.simplefilter("error", InconsistentVersionWarning)
             estimator = skops.io.load(file, trusted=[*trees.TYPES, *REVIEWED_TYPES, *trusted_types])
-        trees.check(estimator)
+            soundness.check(estimator)
     except UntrustedTypesFoundException as exc:
         found = [t for t in _untrusted_types(file) if t not in trusted_types]
         raise _untrusted(path, found or [str(exc)]) from exc
-    except trees.UnsoundTreeError as exc:
+    except bounds.UnsoundModelError as exc:
         raise failures.StartFailure(
-            failures.MODEL_FORMAT_REFUSED, f"{path} holds a tree that scikit-learn did not make: {exc}."
+            failures.MODEL_FORMAT_REFUSED, f"{path} holds a model that scikit-learn did not make: {exc}."
         ) from exc
     except InconsistentVersionWarning as exc:
         raise _skew(path, exc.original_sklearn_version, exc.current_sklearn_version) from exc
@@ -236,26 +247,15 @@ def _one_thread(estimator: Any) -> None:
     """Sets every `n_jobs` to 1: a batch is predicted by the one worker thread.
 
     Pods have small CPU limits; starting joblib's threads for one row costs more than
-    the row, and threads beyond the limit only get throttled.
+    the row, and threads beyond the limit only get throttled. Meta-estimators predict by
+    fitted clones of their parameters, so those count and not the parameters. k-means
+    keeps the number of processors that it was trained on.
     """
-    try:
-        parameters = estimator.get_params(deep=True)
-    except (AttributeError, TypeError, ValueError):
-        return
-    parallel = {k: 1 for k, v in parameters.items() if k.rpartition("__")[2] == "n_jobs" and v not in (None, 1)}
-    if parallel:
-        estimator.set_params(**parallel)
-        _log.info("n_jobs was set to 1 in the loaded model", extra={"parameters": sorted(parallel)[:10]})
-    # A fitted meta-estimator holds clones of its parameters, which kept theirs.
-    for part in _fitted_parts(estimator):
-        if getattr(part, "n_jobs", None) not in (None, 1):
-            part.n_jobs = 1
-
-
-def _fitted_parts(estimator: Any) -> list[Any]:
-    parts = [
-        *(part for _, part, *_ in getattr(estimator, "transformers_", ())),
-        *getattr(estimator, "named_estimators_", {}).values(),
-        getattr(estimator, "best_estimator_", None),
-    ]
-    return [part for part in parts if hasattr(part, "get_params")]
+    changed = set()
+    for part in soundness.parts(estimator):
+        for name in ("n_jobs", "_n_threads"):
+            if hasattr(part, "get_params") and vars(part).get(name) not in (None, 1):
+                setattr(part, name, 1)
+                changed.add(type(part).__name__)
+    if changed:
+        _log.info("n_jobs was set to 1 in the loaded model", extra={"estimators": sorted(changed)[:10]})

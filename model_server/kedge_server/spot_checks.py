@@ -38,6 +38,7 @@ class Reason(enum.Enum):
     NONE = ""
     NO_GOLDEN_ROWS = "NoGoldenRows"
     UNKNOWN_ESTIMATOR = "UnknownEstimator"
+    GOLDEN_ROWS_UNSURE = "GoldenRowsUnsure"
     GOLDEN_ROWS_DIFFER = "GoldenRowsDiffer"
     LIVE_ROWS_DIFFER = "LiveRowsDiffer"
 

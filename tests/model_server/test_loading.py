@@ -3,26 +3,34 @@ from __future__ import annotations
 import hashlib
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 import pytest
+import scipy.sparse
 import sklearn
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
+    BaggingClassifier,
     ExtraTreesRegressor,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
+    StackingClassifier,
 )
 from sklearn.feature_selection import SelectKBest
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -31,7 +39,7 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from tests.model_server import support
 
-from kedge_server import failures, loading, predicting, proving, signature, trees
+from kedge_server import failures, loading, predicting, proving, signature, soundness
 
 
 def refused(path: Path, *arguments: Any) -> failures.StartFailure:
@@ -108,6 +116,14 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, iris_file:
     assert "expand" in failure.message
 
 
+def test_a_matrix_inside_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    model = StandardScaler().fit(support.IRIS)
+    model.extra_ = scipy.sparse.csr_matrix((np.zeros(1), np.zeros(1, dtype=int), np.array([0, 1])), shape=(1, 1))
+    model.extra_.data = np.zeros(2_000_000)
+    failure = refused(dump(model, tmp_path), None, ("scipy.sparse._csr.csr_matrix",))
+    assert "expand" in failure.message
+
+
 class Custom(LogisticRegression):  # type: ignore[misc]
     """A type that skops has no reason to trust."""
 
@@ -153,7 +169,7 @@ def test_trees_are_loaded_after_their_nodes_were_checked(tmp_path: Path, model: 
     model.fit(support.IRIS, support.IRIS_LABELS)
     loaded = loading.load(dump(model, tmp_path)).estimator
     assert np.array_equal(loaded.predict(support.IRIS), model.predict(support.IRIS))
-    assert trees.check(loaded) >= 1
+    assert soundness.check(loaded) >= 1
 
 
 @pytest.mark.parametrize(
@@ -207,10 +223,52 @@ def test_a_tree_whose_estimator_claims_fewer_features_is_refused(tmp_path: Path)
     assert refused(dump(model, tmp_path)).reason == failures.MODEL_FORMAT_REFUSED
 
 
-def test_parallel_jobs_saved_in_a_model_are_set_to_one(tmp_path: Path) -> None:
-    model = make_pipeline(StandardScaler(), RandomForestClassifier(3, n_jobs=-1, random_state=0))
-    loaded = loading.load(dump(model.fit(support.IRIS, support.IRIS_LABELS), tmp_path)).estimator
-    assert loaded[-1].n_jobs == 1
+def forest() -> Any:
+    return RandomForestClassifier(3, n_jobs=-1, random_state=0)
+
+
+LABEL_PAIRS = np.column_stack((support.IRIS_LABELS, support.IRIS_LABELS == 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "fitted"),
+    [
+        (make_pipeline(StandardScaler(), forest()), support.IRIS_LABELS, lambda m: [m[-1]]),
+        (MultiOutputClassifier(forest()), LABEL_PAIRS, lambda m: m.estimators_),
+        (ClassifierChain(forest()), LABEL_PAIRS, lambda m: m.estimators_),
+        (BaggingClassifier(forest(), n_estimators=2), support.IRIS_LABELS, lambda m: m.estimators_),
+        (
+            CalibratedClassifierCV(forest(), cv=2),
+            support.IRIS_LABELS,
+            lambda m: [member.estimator for member in m.calibrated_classifiers_],
+        ),
+        (GridSearchCV(forest(), {"max_depth": [2]}, cv=2), support.IRIS_LABELS, lambda m: [m.best_estimator_]),
+        (StackingClassifier([("f", forest())], cv=2), support.IRIS_LABELS, lambda m: m.estimators_),
+        (
+            TransformedTargetRegressor(ExtraTreesRegressor(3, n_jobs=-1)),
+            support.IRIS_LABELS,
+            lambda m: [m.regressor_],
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "get_params") else "",
+)
+def test_parallel_jobs_saved_in_a_model_are_set_to_one(
+    tmp_path: Path, model: Any, labels: Any, fitted: Callable[[Any], Any]
+) -> None:
+    model.fit(support.IRIS, labels)
+    trusted = (
+        "sklearn.metrics._scorer._PassthroughScorer",
+        "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.utils._bunch.Bunch",
+    )
+    loaded = loading.load(dump(model, tmp_path), None, trusted).estimator
+    assert {part.n_jobs for part in fitted(loaded)} == {1}
+
+
+def test_threads_that_k_means_was_trained_with_are_set_to_one(tmp_path: Path) -> None:
+    model = KMeans(3, n_init=1, random_state=0).fit(support.IRIS)
+    model._n_threads = 64
+    assert loading.load(dump(model, tmp_path)).estimator._n_threads == 1
 
 
 def warm_up(model: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.tree import DecisionTreeClassifier
 from tests.model_server import support
 
 from kedge_server import cli, compiling, finals, metrics, packages, packing, predicting, proving, spot_checks
@@ -151,7 +153,7 @@ def off_by(rows: Any, amount: float) -> Any:
         (lambda rows: off_by(rows, 1e-3), "differs in 20 of 20"),
         (lambda rows: off_by(rows, 1e-3) if len(rows) > 1 else off_by(rows, 0), "differs in 20 of 20"),
         (lambda rows: off_by(rows, 0).astype(np.float32), "float32"),
-        (lambda rows: None, "none of the golden rows"),
+        (lambda rows: off_by(rows, 0) if len(rows) == 1 else None, "alone and not together"),
         (lambda rows: rows["x"], "raised IndexError"),
     ],
 )
@@ -164,6 +166,18 @@ def test_what_does_not_reproduce_the_golden_rows_is_not_admitted(
     assert (predictor.compiled.methods, predictor.compiled.reason) == ((), Reason.GOLDEN_ROWS_DIFFER)
     assert why in predictor.compiled.why
     np.testing.assert_allclose(predictor.call("predict_proba")(support.IRIS[:2]), off_by(support.IRIS[:2], 0))
+
+
+@pytest.mark.parametrize("kind", [DecisionTreeClassifier, RandomForestClassifier])
+def test_a_model_whose_golden_rows_each_lack_a_value_is_not_compiled_and_served(tmp_path: Path, kind: Any) -> None:
+    rows = np.where(np.arange(4) == np.arange(len(support.IRIS))[:, None] % 4, np.nan, support.IRIS)
+    model = kind(random_state=0).fit(rows, support.IRIS_LABELS)
+    packing.package(model, rows, tmp_path / "p", name="m")
+    predictor = prove(tmp_path / "p")
+    assert predictor.compiled is not None
+    assert (predictor.compiled.methods, predictor.compiled.reason) == ((), Reason.GOLDEN_ROWS_UNSURE)
+    assert "leaves each of the golden rows to scikit-learn" in predictor.compiled.why
+    np.testing.assert_array_equal(predictor.call("predict")(rows), model.predict(rows))
 
 
 def test_a_compiler_that_trips_over_a_model_is_no_reason_not_to_serve_it(
