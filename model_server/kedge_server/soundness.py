@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.base import BaseEstimator
 from sklearn.cluster import Birch, BisectingKMeans
 from sklearn.cluster._kmeans import _BaseKMeans
 from sklearn.ensemble._bagging import BaseBagging
@@ -117,6 +118,6 @@ def _check(part: Any) -> list[Any]:
 
 def _check_shadows(part: Any) -> None:
     """Refuses an attribute in the place of a method, such as the one that checks rows."""
-    parameters: list[str] = getattr(type(part), "_get_param_names", list)()
+    parameters = type(part)._get_param_names() if isinstance(part, BaseEstimator) else ()  # noqa: SLF001
     for name in vars(part):
         require(name in parameters or not hasattr(type(part), name), part, name, "stands for a part of its class")

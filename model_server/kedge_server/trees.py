@@ -103,7 +103,11 @@ def check_histogram(model: Any) -> None:
     """Checks that the encoder before histogram gradient boosting gives rows as wide as the trees expect."""
     if vars(model).get("_preprocessor") is None or "_predictors" not in vars(model):
         return
-    rows = model._preprocess_X(np.zeros((2, width(model))), reset=False)  # noqa: SLF001
+    # It refuses what is not of a category's kind, so a row is made of what it knows.
+    row = np.zeros(width(model), dtype=object)
+    categories = model._preprocessor.named_transformers_["encoder"].categories_  # noqa: SLF001
+    row[np.flatnonzero(model.is_categorical_)] = [known[0] for known in categories]
+    rows = model._preprocess_X(np.stack((row, row)), reset=False)  # noqa: SLF001
     require(rows.shape == (2, width(model)), model, "_preprocessor", f"makes rows of {rows.shape[1:]} columns")
 
 

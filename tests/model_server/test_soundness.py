@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import skops.io
@@ -25,6 +26,7 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import TunedThresholdClassifierCV
 from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, PolynomialFeatures, StandardScaler, TargetEncoder
@@ -32,7 +34,7 @@ from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier
 from tests.model_server import support
 
-from kedge_server import failures, loading
+from kedge_server import failures, loading, soundness
 
 ROWS, LABELS = support.IRIS, support.IRIS_LABELS
 SPARSE_TYPES = ("scipy.sparse._csr.csr_matrix",)
@@ -99,6 +101,10 @@ def test_a_method_that_the_file_replaces_is_refused(tmp_path: Path) -> None:
     assert "_validate_X_predict" in refusal(tmp_path, with_attributes(model, _validate_X_predict=np.positive))
 
 
+def test_objects_that_have_methods_of_their_own_under_an_estimator_s_names_are_sound() -> None:
+    assert soundness.check(TunedThresholdClassifierCV(LogisticRegression(max_iter=500)).fit(ROWS, LABELS == 1)) == 0
+
+
 def test_a_tree_outside_of_any_model_is_refused(tmp_path: Path) -> None:
     tree = DecisionTreeClassifier(max_depth=2).fit(ROWS, LABELS).tree_
     assert "tree" in refusal(tmp_path, with_attributes(LinearRegression().fit(ROWS, LABELS), extra=[tree]))
@@ -133,6 +139,13 @@ def test_histogram_boosting_over_categories_is_loaded(tmp_path: Path) -> None:
     model = by_category()
     assert any(tree.nodes["is_categorical"].any() for round_ in model._predictors for tree in round_)
     assert loads(tmp_path, model, CATEGORIES).n_features_in_ == 2
+
+
+def test_histogram_boosting_over_texts_with_gaps_is_loaded(tmp_path: Path) -> None:
+    texts = pd.Categorical(np.array(["Oslo", "Rome", None], dtype=object)[LABELS])
+    frame = pd.DataFrame({"width": ROWS[:, 0], "city": texts})
+    model = HistGradientBoostingClassifier(max_iter=3, categorical_features=[1]).fit(frame, LABELS)
+    assert np.array_equal(loads(tmp_path, model, CATEGORIES).predict(frame), model.predict(frame))
 
 
 def test_histogram_boosting_whose_bin_mapper_lacks_the_categories_is_refused(tmp_path: Path) -> None:
