@@ -38,7 +38,7 @@ def application(model: Any) -> Any:
 
 
 if __name__ == "__main__":
-    loaded = skops.io.load(sys.argv[1], trusted=[trees.TREE])
+    loaded = skops.io.load(sys.argv[1], trusted=[*trees.TYPES])
     uvicorn.run(
         application(loaded),
         port=int(sys.argv[2]),
