@@ -199,7 +199,7 @@ def _load_skops(path: Path, file: BinaryIO, trusted_types: tuple[str, ...], *, a
             estimator = skops.io.load(file, trusted=[*trees.TYPES, *REVIEWED_TYPES, *trusted_types])
             soundness.check(estimator)
     except UntrustedTypesFoundException as exc:
-        found = [t for t in _untrusted_types(file) if t not in trusted_types]
+        found = [t for t in untrusted_types(file) if t not in trusted_types]
         raise _untrusted(path, found or [str(exc)]) from exc
     except bounds.UnsoundModelError as exc:
         raise failures.StartFailure(
@@ -235,12 +235,10 @@ def _skew(path: Path, trained: str, here: str) -> failures.StartFailure:
     )
 
 
-def _untrusted_types(file: BinaryIO) -> list[str]:
+def untrusted_types(file: BinaryIO) -> list[str]:
+    """Returns the types in a skops file that somebody has to name before it is loaded."""
     file.seek(0)
-    try:
-        return [t for t in skops.io.get_untrusted_types(file=file) if t not in (*trees.TYPES, *REVIEWED_TYPES)]
-    except Exception:  # noqa: BLE001 - only a nicer message depends on it
-        return []
+    return [t for t in skops.io.get_untrusted_types(file=file) if t not in (*trees.TYPES, *REVIEWED_TYPES)]
 
 
 def _one_thread(estimator: Any) -> None:

@@ -78,7 +78,7 @@ def package(
             name=name,
             version=version,
             libraries=packages.libraries(),
-            trusted_types=trusted_types,
+            trusted_types=_needed(partial / packages.MODEL),
             columns=described,
             outputs=outputs,
             files={n: hashlib.sha256((partial / n).read_bytes()).hexdigest() for n in packages.FILES},
@@ -92,6 +92,11 @@ def package(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return hashlib.sha256(content).hexdigest()
+
+
+def _needed(model: Path) -> tuple[str, ...]:
+    with model.open("rb") as file:
+        return tuple(loading.untrusted_types(file))
 
 
 def _compare(model: Any, reference: Any, signature: Signature, golden: packages.GoldenRows, wanted: int) -> None:

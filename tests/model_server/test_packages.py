@@ -256,7 +256,9 @@ def test_a_model_that_answers_otherwise_than_a_server_would_is_not_packed(tmp_pa
     with pytest.raises(ValueError, match="predict of the model itself is another than a server's for row 0"):
         packing.package(model, frame, tmp_path / "p", name="m", trusted_types=trusted)
     assert list(tmp_path.iterdir()) == []
-    packing.package(model, frame.astype(float), tmp_path / "p", name="m", trusted_types=trusted)
+    packing.package(model, frame.astype(float), tmp_path / "p", name="m", trusted_types=(*trusted, "some.Type"))
+    # What is needed, and not whatever was allowed.
+    assert packages.read(tmp_path / "p", None).manifest.trusted_types == trusted
 
 
 def test_the_manifest_tells_what_goes_in_and_what_comes_out(packed: tuple[Path, str]) -> None:
