@@ -33,7 +33,8 @@ def check(machine: Any) -> None:
     support = array(machine, "support_", (vectors,), np.int32)
     pairs = classes * (classes - 1) // 2
     array(machine, "_intercept_", (pairs,), np.float64)
-    calibrated = machine._effective_probability or len(machine._probA)  # noqa: SLF001
+    # Before scikit-learn 1.8 it is the parameter itself.
+    calibrated = getattr(machine, "_effective_probability", machine.probability) or len(machine._probA)  # noqa: SLF001
     for name in ("_probA", "_probB"):
         array(machine, name, (pairs if calibrated else 0,), np.float64)
     if machine._sparse:  # noqa: SLF001

@@ -244,6 +244,12 @@ def test_a_calibrated_machine_is_loaded_and_one_that_lacks_the_calibration_is_re
     assert "_probA" in refusal(tmp_path, with_attributes(model, _probA=empty, _probB=empty))
 
 
+def test_a_machine_as_earlier_versions_write_it_is_loaded(tmp_path: Path) -> None:
+    model = with_attributes(MACHINES[0], probability=False)
+    vars(model).pop("_effective_probability", None)
+    assert type(loads(tmp_path, model)) is SVC
+
+
 DENSE, PRECOMPUTED, ON_SPARSE = MACHINES[0], MACHINES[2], MACHINES[3]
 MISFITS: dict[str, tuple[Any, dict[str, Any]]] = {
     "_dual_coef_": (DENSE, {"_dual_coef_": DENSE._dual_coef_[:, :2].copy()}),
