@@ -14,7 +14,6 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 from google.protobuf import message  # type: ignore[import-untyped]
 from open_inference.grpc import protocol as messages
-from open_inference.grpc import service
 
 from kedge_server import dataplane, decoding, encoding, protocol, sockets
 from kedge_server.errors import ClientError, Fault, OverloadedError, RequestError
@@ -57,7 +56,7 @@ _LONGEST_AGE = 1.1
 _POLL_SECONDS = 0.02
 
 
-class _Service(service.GRPCInferenceServiceServicer):
+class _Service:
     """One method a call of the protocol."""
 
     def __init__(self, plane: dataplane.Dataplane) -> None:
@@ -204,6 +203,30 @@ def _contents(tensor: Any, position: int) -> list[Any]:
         raise ClientError(f"inputs[{position}].contents.bytes_contents is not UTF-8") from exc
 
 
+def _handlers(servicer: _Service) -> dict[str, Any]:
+    """Returns what answers each method; all take bytes, since gRPC says of a message it cannot read nothing of use."""
+    methods = {"ModelInfer": servicer.ModelInfer}
+    for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata"):
+        methods[name] = _reading(getattr(messages, f"{name}Request"), getattr(servicer, name))
+    return {
+        name: grpc.unary_unary_rpc_method_handler(
+            method, response_serializer=getattr(messages, f"{name}Response").SerializeToString
+        )
+        for name, method in methods.items()
+    }
+
+
+def _reading(kind: Any, method: Any) -> Any:
+    async def answer(raw: bytes, context: Any) -> Any:
+        try:
+            request = kind.FromString(raw)
+        except message.DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is not a {kind.DESCRIPTOR.name}")
+        return await method(request, context)
+
+    return answer
+
+
 class Server:
     """The gRPC server of one process.
 
@@ -229,13 +252,9 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        servicer = _Service(plane)
-        infer = grpc.unary_unary_rpc_method_handler(
-            servicer.ModelInfer, response_serializer=messages.ModelInferResponse.SerializeToString
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_SERVICE, _handlers(_Service(plane))),)
         )
-        # The first handler that knows a method has it, so this one comes before the generated ones.
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"ModelInfer": infer}),))
-        service.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             self.port: int = self._server.add_insecure_port(f"{host}:{settings.grpc_port}")

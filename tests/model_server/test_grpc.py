@@ -72,7 +72,11 @@ class Server:
     def __init__(self, process: support.Process, port: int) -> None:
         self.http = httpx.Client(base_url=process.url, timeout=60)
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        self.infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        self.infer = self.call("ModelInfer")
+
+    def call(self, method: str) -> Any:
+        """Returns what sends bytes to a method."""
+        return self._channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
 
     def close(self) -> None:
         self.http.close()
@@ -158,6 +162,15 @@ def test_sigterm_under_load_loses_no_call(iris_file: Path) -> None:
         for client in clients:
             client.join()
     assert lost == []
+
+
+@pytest.mark.parametrize("method", ["ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata"])
+def test_a_message_that_cannot_be_read_is_the_client_s_fault(server: Server, method: str) -> None:
+    call = server.call(method)
+    with pytest.raises(grpc.RpcError) as refused:
+        call(b"\xff\xff\xff", timeout=20)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details() == f"the message is not a {method}Request"
 
 
 LARGE = "x" * (MAX_BODY_BYTES + 1)
