@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 DEFAULT_GOLDEN_ROWS = 20
 # A sample of this many rows gives deciles to within a fraction of a percent.
 _MAX_REFERENCE_ROWS = 100_000
+# What stands for a missing number in a CSV file.
+_MISSING_NUMBERS = ("", "NA", "N/A", "#N/A", "NaN", "nan", "-nan", "null", "NULL", "None", "<NA>")
 
 
 def package(
@@ -243,7 +245,9 @@ def read_reference(path: Path, signature: Signature) -> Any:
         header = [str(name) for name in pd.read_csv(path, nrows=0).columns]
         columns = signature.by_name if signature.named else dict(zip(header, signature.columns, strict=False))
         strings = [name for name in header if name in columns and columns[name].kind is Kind.STRING]
-        return pd.read_csv(path, dtype=dict.fromkeys(strings, str))
+        # Among strings only an empty field is missing: NA is a country, and None may be an answer.
+        missing = dict.fromkeys(header, _MISSING_NUMBERS) | dict.fromkeys(strings, ("",))
+        return pd.read_csv(path, dtype=dict.fromkeys(strings, str), keep_default_na=False, na_values=missing)
     raise ValueError(f"the reference {path} must be a .csv or a .npy file")
 
 

@@ -271,9 +271,10 @@ def test_the_manifest_tells_what_goes_in_and_what_comes_out(packed: tuple[Path, 
     assert document["outputs"] == [{"name": "predict", "datatype": "FP64", "shape": [-1]}]
 
 
-def test_strings_that_look_like_numbers_stay_strings_in_a_csv_file(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"age": np.arange(9.0), "zip": ["01234", "02345", None] * 3})
-    columns = [("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["zip"])]
+@pytest.mark.parametrize(("one", "other"), [("01234", "02345"), ("FR", "NA"), ("False", "True")])
+def test_strings_that_look_like_something_else_stay_strings_in_a_csv_file(tmp_path: Path, one: str, other: str) -> None:
+    frame = pd.DataFrame({"age": [np.nan, *range(8)], "zip": [one, other, None] * 3})
+    columns = [("n", SimpleImputer(), ["age"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["zip"])]
     model = make_pipeline(ColumnTransformer(columns), LinearRegression()).fit(frame, np.arange(9.0))
     skops.io.dump(model, tmp_path / "model.skops")
     frame[["zip", "age"]].to_csv(tmp_path / "rows.csv", index=False)
@@ -281,8 +282,9 @@ def test_strings_that_look_like_numbers_stay_strings_in_a_csv_file(tmp_path: Pat
     assert cli.main(["package", str(tmp_path / "model.skops"), *arguments]) == 0
     package = prove(tmp_path / "p").package
     assert package is not None
-    assert package.profile.features[1].categories == ("01234", "02345")
-    assert package.golden.rows[1][:3] == ["01234", "02345", None]
+    assert package.profile.features[1].categories == (one, other)
+    assert package.golden.rows[0][:3] == [None, 0.0, 1.0]
+    assert package.golden.rows[1][:3] == [one, other, None]
 
 
 @pytest.mark.parametrize(
