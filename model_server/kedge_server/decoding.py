@@ -6,48 +6,20 @@ come in, nothing but `ClientError` goes out.
 
 from __future__ import annotations
 
-import itertools
-import math
-import re
-import struct
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import orjson
 
-from kedge_server import bulk, protocol
-from kedge_server.errors import ClientError
+from kedge_server import bulk, protocol, tensors
+from kedge_server.errors import ClientError, quoted
 from kedge_server.signature import Column, Kind, Layout, Signature
 
-_FLOATS = ("FP16", "FP32", "FP64")
-# Of each datatype of numbers: its format in `struct`, its type, and a pattern of what 0 and 1 have in common when they
-# are packed. A regular expression finds it in half of the time that `in` takes.
-_STRUCTS = {
-    # In the machine's own order `struct` makes infinity of a number that a float32 does not have.
-    name: ("<%df" if name == "FP32" else f"%d{dtype.char}", dtype, re.compile(bytes(max(0, dtype.itemsize - 2))))
-    for name, dtype in protocol.DATATYPES.items()
-    if name not in ("BOOL", "BYTES")
-}
-_LONG = ("INT64", "UINT64")
-# Every whole number up to this one is a float64 too.
-_EXACT = 1 << 53
-_JSON_TYPES = {
-    bool: "a boolean",
-    dict: "an object",
-    float: "a number with a fraction",
-    int: "a whole number",
-    list: "a list",
-    str: "a string",
-    type(None): "null",
-}
 _HEADER = "Inference-Header-Content-Length"
-_Data = TypeVar("_Data", list[Any], protocol.Array)
 _NO_BINARY: frozenset[str] = frozenset()
 _MAX_ID_CHARS = 256
 _MAX_DIMENSIONS = 8
 _MAX_SIZE = 1 << 31
-# Names in messages are the client's text; a message stays readable whatever it is.
-_MAX_QUOTE_CHARS = 60
 
 
 def infer_request(body: bytes, signature: Signature, header_length: int | None = None) -> protocol.InferRequest:
@@ -114,7 +86,7 @@ def _check_present(rows: protocol.Rows, signature: Signature) -> None:
         missing = is_missing(values)
         if missing.any():
             raise ClientError(
-                f"feature {_quote(signature.columns[position].name)} lacks a value in row {int(missing.argmax())};"
+                f"feature {quoted(signature.columns[position].name)} lacks a value in row {int(missing.argmax())};"
                 " the model was trained without missing values there"
             )
 
@@ -135,7 +107,7 @@ def _attach_binary(inputs: list[Any], blob: memoryview) -> None:
             continue
         if type(size) is not int or not 0 <= size <= len(blob) - start:
             raise ClientError(
-                f"inputs[{position}].parameters.binary_data_size {_quote(size)} does not fit"
+                f"inputs[{position}].parameters.binary_data_size {quoted(size)} does not fit"
                 f" the {len(blob) - start} bytes that are left"
             )
         if "data" in tensor:
@@ -170,7 +142,7 @@ def _wanted(document: dict[str, Any], signature: Signature) -> _Wanted:
     if parameters:
         method = parameters.get("method", method)
         if method not in signature.methods:
-            raise ClientError(f"parameters.method {_quote(method)} is not one of {', '.join(signature.methods)}")
+            raise ClientError(f"parameters.method {quoted(method)} is not one of {', '.join(signature.methods)}")
         all_binary = _flag(parameters, "binary_data_output", "parameters", otherwise=False)
     if not outputs:
         return (method,), (), frozenset((method,)) if all_binary else _NO_BINARY
@@ -198,7 +170,7 @@ def _check_output(output: Any, position: int, signature: Signature) -> None:
     if "name" not in output:
         raise ClientError(f"{field} lacks a name, which is one of {', '.join(known)}")
     if output["name"] not in known:
-        raise ClientError(f"{field}.name {_quote(output['name'])} is not one of {', '.join(known)}")
+        raise ClientError(f"{field}.name {quoted(output['name'])} is not one of {', '.join(known)}")
 
 
 def _flag(parameters: dict[str, Any], name: str, field: str, otherwise: bool) -> bool:  # noqa: FBT001
@@ -219,10 +191,10 @@ def _whole(tensor: Any, signature: Signature) -> protocol.Rows | None:
     name, datatype, shape = _header(tensor, 0)
     if signature.layout is Layout.TEXT:
         if datatype != "BYTES" or not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-            raise ClientError(f"input {_quote(name)}: this model takes BYTES of shape [n_rows]")
-        texts = _values(tensor, name, datatype, shape).reshape(-1)
+            raise ClientError(f"input {quoted(name)}: this model takes BYTES of shape [n_rows]")
+        texts = tensors.values(tensor, name, datatype, shape).reshape(-1)
         if (missing := is_missing(texts)).any():
-            raise ClientError(f"input {_quote(name)}: data[{int(missing.argmax())}] is null, but must be a string")
+            raise ClientError(f"input {quoted(name)}: data[{int(missing.argmax())}] is null, but must be a string")
         return protocol.Rows(shape[0], matrix=texts)
     if signature.width == 1 and len(shape) == 1 and name == signature.columns[0].name:
         return None
@@ -230,11 +202,11 @@ def _whole(tensor: Any, signature: Signature) -> protocol.Rows | None:
         if name in signature.by_name and signature.width != 1:
             return None
         width = "n_features" if signature.width is None else signature.width
-        raise ClientError(f"input {_quote(name)}: shape {shape} must be [n_rows, {width}]")
+        raise ClientError(f"input {quoted(name)}: shape {shape} must be [n_rows, {width}]")
     if not (signature.takes_strings if datatype == "BYTES" else signature.takes_numbers):
         for column in signature.columns:
             _check_kind(name, datatype, column)
-    values = _values(tensor, name, datatype, shape)
+    values = tensors.values(tensor, name, datatype, shape)
     if signature.layout is Layout.FRAME:
         return protocol.Rows(shape[0], columns=tuple(_for_model(values[:, i]) for i in range(values.shape[1])))
     return protocol.Rows(shape[0], matrix=_for_model(values))
@@ -250,16 +222,16 @@ def _by_column(inputs: list[Any], signature: Signature) -> protocol.Rows:
         name, datatype, shape = _header(tensor, position)
         column = signature.by_name.get(name)
         if column is None:
-            raise ClientError(f"input {_quote(name)} is not a feature of this model; {_expected(signature)}")
+            raise ClientError(f"input {quoted(name)} is not a feature of this model; {_expected(signature)}")
         if name in given:
-            raise ClientError(f"input {_quote(name)} is given twice")
+            raise ClientError(f"input {quoted(name)} is given twice")
         if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-            raise ClientError(f"input {_quote(name)}: shape {shape} must be [n_rows] or [n_rows, 1]")
+            raise ClientError(f"input {quoted(name)}: shape {shape} must be [n_rows] or [n_rows, 1]")
         if count not in (-1, shape[0]):
-            raise ClientError(f"input {_quote(name)}: {shape[0]} rows, but the inputs before it have {count}")
+            raise ClientError(f"input {quoted(name)}: {shape[0]} rows, but the inputs before it have {count}")
         count = shape[0]
         _check_kind(name, datatype, column)
-        given[name] = _values(tensor, name, datatype, shape).reshape(-1)
+        given[name] = tensors.values(tensor, name, datatype, shape).reshape(-1)
     _check_complete(given, signature)
     return _assembled([given[column.name] for column in signature.columns], count, signature)
 
@@ -267,7 +239,7 @@ def _by_column(inputs: list[Any], signature: Signature) -> protocol.Rows:
 def _check_complete(given: dict[str, protocol.Array], signature: Signature) -> None:
     missing = [column.name for column in signature.columns if column.name not in given]
     if missing:
-        shown = ", ".join(_quote(name) for name in missing[:5])
+        shown = ", ".join(quoted(name) for name in missing[:5])
         raise ClientError(f"inputs lack {len(missing)} of {len(signature.columns)} features: {shown}")
 
 
@@ -298,9 +270,9 @@ def _header(tensor: Any, position: int) -> tuple[str, str, list[int]]:
         raise ClientError(f"inputs[{position}].name must be a string")
     if not isinstance(datatype, str) or datatype not in protocol.DATATYPES:
         known = ", ".join(protocol.DATATYPES)
-        raise ClientError(f"input {_quote(name)}: datatype {_quote(datatype)} is not one of {known}")
+        raise ClientError(f"input {quoted(name)}: datatype {quoted(datatype)} is not one of {known}")
     if not isinstance(shape, list) or not 1 <= len(shape) <= _MAX_DIMENSIONS or not all(map(_is_size, shape)):
-        raise ClientError(f"input {_quote(name)}: shape must be a list of 1 to {_MAX_DIMENSIONS} sizes above 0")
+        raise ClientError(f"input {quoted(name)}: shape must be a list of 1 to {_MAX_DIMENSIONS} sizes above 0")
     if "parameters" in tensor:
         _check_binary(tensor, name, f"inputs[{position}]")
     return name, datatype, shape
@@ -315,171 +287,19 @@ def _check_binary(tensor: dict[str, Any], name: str, field: str) -> None:
     size = _parameters(tensor, field).get("binary_data_size")
     if size is not None and not isinstance(tensor.get("data"), memoryview):
         raise ClientError(
-            f"input {_quote(name)}: {field}.parameters.binary_data_size needs the header {_HEADER}, which says how"
+            f"input {quoted(name)}: {field}.parameters.binary_data_size needs the header {_HEADER}, which says how"
             " many bytes of the body are JSON"
         )
 
 
 def _check_kind(name: str, datatype: str, column: Column) -> None:
     if column.kind is Kind.NUMBER and datatype == "BYTES":
-        raise ClientError(f"input {_quote(name)}: datatype BYTES, but feature {_quote(column.name)} is a number")
+        raise ClientError(f"input {quoted(name)}: datatype BYTES, but feature {quoted(column.name)} is a number")
     if column.kind is Kind.STRING and datatype != "BYTES":
         raise ClientError(
-            f"input {_quote(name)}: datatype {datatype}, but feature {_quote(column.name)} is a string (BYTES)"
+            f"input {quoted(name)}: datatype {datatype}, but feature {quoted(column.name)} is a string (BYTES)"
         )
-
-
-def _values(tensor: dict[str, Any], name: str, datatype: str, shape: list[int]) -> protocol.Array:
-    """Returns a tensor's data as an array of its shape.
-
-    `struct` reads a list several times faster than numpy does, checks every value's
-    type and range, and cannot be made to allocate a wide string for each number.
-    """
-    data = tensor.get("data")
-    if isinstance(data, memoryview):
-        return _binary_values(data, name, datatype, shape)
-    if isinstance(data, np.ndarray):
-        return _sized(data, name, shape).reshape(shape)
-    if not isinstance(data, list):
-        raise ClientError(f"input {_quote(name)}: data must be a list")
-    data = _flat(data, name, shape)
-    if datatype == "BYTES":
-        return _strings(data, name).reshape(shape)
-    if datatype == "BOOL":
-        _check_types(data, name, datatype, (bool,))
-        return np.array(data, dtype=np.bool_).reshape(shape)
-    try:
-        packed = _packed(data, datatype)
-    except (struct.error, TypeError, OverflowError):
-        return _with_nulls(data, name, datatype).reshape(shape)
-    _, dtype, zero_or_one = _STRUCTS[datatype]
-    # `struct` takes a boolean for a 0 or 1. To ask every value for its type would take longer than to pack it, so
-    # that is done only where there may be some.
-    if zero_or_one.search(packed) and bool in set(map(type, data)):
-        _check_types(data, name, datatype, (int, float))
-    values = np.frombuffer(packed, dtype=dtype)
-    if datatype in _LONG:
-        _check_exact(values, name)
-    return values.reshape(shape)
-
-
-def _packed(data: list[Any], datatype: str) -> bytearray:
-    form, dtype, _ = _STRUCTS[datatype]
-    packed = bytearray(dtype.itemsize * len(data))
-    struct.pack_into(form % len(data), packed, 0, *data)
-    return packed
-
-
-def _check_exact(values: protocol.Array, name: str) -> None:
-    """Refuses what would be another number as a float64, in which every model here gets its numbers."""
-    if values.max() <= _EXACT and values.min() >= -_EXACT:
-        return
-    for position, number in enumerate(values.tolist()):
-        if int(float(number)) != number:
-            raise ClientError(
-                f"input {_quote(name)}: data[{position}] is {number}, but the model gets numbers as float64, which"
-                f" does not have that one; round it to {int(float(number))}, or use strings for what only names things"
-            )
-
-
-def _binary_values(data: memoryview, name: str, datatype: str, shape: list[int]) -> protocol.Array:
-    """Reads a little-endian binary tensor; strings have their length in four bytes before them."""
-    size = math.prod(shape)
-    if datatype == "BYTES":
-        return _binary_strings(data, name, size).reshape(shape)
-    dtype = protocol.DATATYPES[datatype]
-    if len(data) != size * dtype.itemsize:
-        raise ClientError(
-            f"input {_quote(name)}: {len(data)} bytes of binary data, but {datatype} of shape {shape}"
-            f" needs {size * dtype.itemsize}"
-        )
-    if datatype == "BOOL":
-        octets = np.frombuffer(data, dtype=np.uint8)
-        if (octets > 1).any():
-            raise ClientError(f"input {_quote(name)}: binary BOOL data must be bytes of 0 or 1")
-        return octets.astype(np.bool_).reshape(shape)
-    values = np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype)
-    if datatype in _LONG:
-        _check_exact(values, name)
-    return values.reshape(shape)
-
-
-def _binary_strings(data: memoryview, name: str, size: int) -> protocol.Array:
-    strings = np.empty(size, dtype=object)
-    start = 0
-    for position in range(size):
-        if len(data) - start < 4:
-            raise ClientError(f"input {_quote(name)}: binary data ends before string {position} of {size}")
-        length = int.from_bytes(data[start : start + 4], "little")
-        start += 4
-        if length > len(data) - start:
-            raise ClientError(f"input {_quote(name)}: string {position} is longer than the binary data")
-        try:
-            strings[position] = str(data[start : start + length], "utf-8")
-        except UnicodeDecodeError as exc:
-            raise ClientError(f"input {_quote(name)}: string {position} is not UTF-8") from exc
-        start += length
-    if start != len(data):
-        raise ClientError(f"input {_quote(name)}: {len(data) - start} bytes follow the last string")
-    return strings
-
-
-def _flat(data: list[Any], name: str, shape: list[int]) -> list[Any]:
-    """Returns nested or flat `data` as a flat list of as many values as `shape` says."""
-    if data and isinstance(data[0], list) and len(shape) > 1:
-        for length in shape[1:]:
-            if not all(isinstance(item, list) and len(item) == length for item in data):
-                raise ClientError(f"input {_quote(name)}: data is not nested as shape {shape} says")
-            data = list(itertools.chain.from_iterable(data))
-    return _sized(data, name, shape)
-
-
-def _sized(data: _Data, name: str, shape: list[int]) -> _Data:
-    size = math.prod(shape)
-    if len(data) != size:
-        raise ClientError(f"input {_quote(name)}: data holds {len(data)} values, but shape {shape} needs {size}")
-    return data
-
-
-def _strings(data: list[Any], name: str) -> protocol.Array:
-    _check_types(data, name, "BYTES", (str, type(None)))
-    array = np.empty(len(data), dtype=object)
-    array[:] = data
-    return array
-
-
-def _with_nulls(data: list[Any], name: str, datatype: str) -> protocol.Array:
-    """Reads null as NaN in a float tensor, and says what else is wrong with the data."""
-    if datatype in _FLOATS:
-        _check_types(data, name, datatype, (int, float, type(None)))
-        try:
-            packed = _packed([math.nan if value is None else value for value in data], datatype)
-        except (struct.error, OverflowError) as exc:
-            raise ClientError(f"input {_quote(name)}: data holds a number outside {datatype}") from exc
-        return np.frombuffer(packed, dtype=_STRUCTS[datatype][1])
-    # orjson makes a float of a whole number that has more than 64 bits.
-    _check_types([int(v) if type(v) is float and abs(v) >= 1 << 63 else v for v in data], name, datatype, (int,))
-    raise ClientError(f"input {_quote(name)}: data holds a number outside {datatype}")
-
-
-def _check_types(data: list[Any], name: str, datatype: str, types: tuple[type, ...]) -> None:
-    """Names the first value that is not of one of `types`."""
-    if set(map(type, data)).issubset(types):
-        return
-    for position, value in enumerate(data):
-        if type(value) not in types:
-            raise ClientError(
-                f"input {_quote(name)}: data[{position}] is {_JSON_TYPES[type(value)]},"
-                f" which datatype {datatype} does not allow"
-            )
 
 
 def _for_model(values: protocol.Array) -> protocol.Array:
     return values if values.dtype == object else values.astype(np.float64, copy=False)
-
-
-def _quote(text: Any) -> str:
-    shown = text if isinstance(text, str) else repr(text)
-    if len(shown) > _MAX_QUOTE_CHARS:
-        shown = shown[:_MAX_QUOTE_CHARS] + "..."
-    return f'"{shown}"'

@@ -12,6 +12,10 @@ RequestError          status and fault in one place
 from __future__ import annotations
 
 import enum
+from typing import Any
+
+# Of a client's text in a message, which stays readable whatever it is.
+_MAX_QUOTE_CHARS = 60
 
 
 class Fault(enum.Enum):
@@ -96,3 +100,11 @@ class ExpiredError(RequestError):
     """The prediction was still running when the request's time was up."""
 
     status = 504
+
+
+def quoted(text: Any) -> str:
+    """Returns what a client sent as it stands in a message about it."""
+    shown = text if isinstance(text, str) else repr(text)
+    if len(shown) > _MAX_QUOTE_CHARS:
+        shown = shown[:_MAX_QUOTE_CHARS] + "..."
+    return f'"{shown}"'
