@@ -51,12 +51,12 @@ def bind(host: str, port: int, backlog: int = 2048) -> socket.socket:
 
 def listening(port: int) -> socket.socket | None:
     """Returns a duplicate of this process's listening TCP socket at `port`, whoever made it; None off Linux."""
-    for entry in Path("/proc/self/fd").glob("*"):
-        with contextlib.suppress(OSError):
-            found = socket.socket(fileno=os.dup(int(entry.name)))
-            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == port:
-                return found
-            found.close()
+    for entry in filter(Path.is_socket, Path("/proc/self/fd").glob("*")):
+        found = socket.socket(fileno=os.dup(int(entry.name)))
+        is_tcp = found.family in (socket.AF_INET, socket.AF_INET6) and found.type is socket.SOCK_STREAM
+        if is_tcp and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == port:
+            return found
+        found.close()
     return None
 
 
