@@ -251,13 +251,6 @@ def read_reference(path: Path, signature: Signature) -> Any:
     raise ValueError(f"the reference {path} must be a .csv or a .npy file")
 
 
-def rows_of(columns: tuple[protocol.Array, ...], signature: Signature) -> protocol.Rows:
-    """Puts one array a feature into the layout that the model takes."""
-    if signature.layout is Layout.FRAME:
-        return protocol.Rows(len(columns[0]), columns=columns)
-    return protocol.Rows(len(columns[0]), matrix=np.column_stack(columns))
-
-
 def _profile(
     estimator: Any,
     predictor: predicting.Predictor,
@@ -266,7 +259,7 @@ def _profile(
     like: profiles.Profile | None,
 ) -> profiles.Profile:
     methods = tuple(m for m in signature.methods if m in ("predict", "predict_proba"))
-    outputs = _answers(predictor, rows_of(columns, signature), methods)
+    outputs = _answers(predictor, signature.rows_of(columns), methods)
     names = [column.name for column in signature.columns]
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     features, further = profiles.of_features(names, columns, like)
@@ -288,7 +281,7 @@ def _golden(
     answers: dict[str, list[Any]] = {}
     outputs: list[OutputTensor] = []
     for method in signature.methods:
-        for name, array in _answers(predictor, rows_of(rows, signature), (method,)):
+        for name, array in _answers(predictor, signature.rows_of(rows), (method,)):
             answers[name] = array.tolist()
             outputs.append(observed(name, array))
     golden = packages.GoldenRows(rows=tuple(_without_nan(values) for values in rows), answers=answers)

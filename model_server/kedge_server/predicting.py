@@ -52,7 +52,7 @@ class Predictor:
         self._names = [column.name for column in signature.columns]
         self._call: dict[str, Callable[[Any], Any]] = {name: getattr(estimator, name) for name in signature.methods}
         self._is_frame = signature.layout is Layout.FRAME
-        self._nones = frozenset(signature.nones)
+        self._nones = signature.nones
         # Told the rows of each prediction and its outputs, of which there are none when it failed.
         self.observer: Observer = _nobody
         # Rows come as an array although the model knows its features' names: the

@@ -46,11 +46,7 @@ def check_golden_rows(
         StartFailure: GoldenRowsMismatch.
     """
     columns = packages.golden_request(package.golden, signature.columns)
-    rows = (
-        protocol.Rows(len(columns[0]), columns=columns)
-        if signature.layout is Layout.FRAME
-        else protocol.Rows(len(columns[0]), matrix=np.column_stack(columns))
-    )
+    rows = signature.rows_of(columns)
     found: list[OutputTensor] = []
     for method in signature.methods:
         try:
@@ -120,10 +116,9 @@ def _made_up_rows(signature: Signature) -> protocol.Rows | None:
         return protocol.Rows(1, matrix=np.array([""], dtype=object))
     if signature.width is None or any(column.example is None for column in signature.columns):
         return None
-    values = [
-        np.array([column.example], dtype=object if column.kind is Kind.STRING else np.float64)
-        for column in signature.columns
-    ]
-    if signature.layout is Layout.FRAME:
-        return protocol.Rows(1, columns=tuple(values))
-    return protocol.Rows(1, matrix=np.column_stack(values))
+    return signature.rows_of(
+        tuple(
+            np.array([column.example], dtype=object if column.kind is Kind.STRING else np.float64)
+            for column in signature.columns
+        )
+    )

@@ -116,6 +116,12 @@ class Signature:
         """Returns the features by name."""
         return {column.name: column for column in self.columns}
 
+    def rows_of(self, columns: tuple[protocol.Array, ...]) -> protocol.Rows:
+        """Puts one array (n_rows,) a feature, in the order of training, into the layout that the model takes."""
+        if self.layout is Layout.FRAME:
+            return protocol.Rows(len(columns[0]), columns=columns)
+        return protocol.Rows(len(columns[0]), matrix=np.column_stack(columns))
+
     def outputs_of(self, method: str) -> tuple[OutputTensor, ...]:
         """Returns the tensors that one method gives, which may be several with a number each."""
         return tuple(o for o in self.outputs if o.name == method or o.name.removeprefix(f"{method}_").isdigit())
