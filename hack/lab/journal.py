@@ -64,17 +64,19 @@ class Journal:
             thread.join()
 
     def wait(self, name: str, holds: Callable[[Object], bool], *, within: float, what: str) -> Object:
-        """Returns the status of a ModelDeployment as soon as `holds` does.
+        """Returns the status of a ModelDeployment as soon as `holds` does, for the spec as it is now or later.
 
         Raises:
             NotInTimeError: It did not come true in time.
         """
         deadline = time.monotonic() + within
+        # The watch is behind whoever has just declared something: what it saw last may be the end of another rollout.
+        declared = self._generation(name)
         with self._news:
             while True:
                 model = self._models.get(name)
                 status = (model or {}).get("status") or {}
-                if model is not None and is_current(model) and holds(status):
+                if model is not None and is_current(model, since=declared) and holds(status):
                     return dict(status)
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -109,6 +111,13 @@ class Journal:
             before = [one for one in self.readiness if one.time <= since][-1:]
             after = [one for one in self.readiness if since < one.time <= until]
         return min((one.ready.get(revision, 0) for one in [*before, *after]), default=0)
+
+    def _generation(self, name: str) -> int:
+        """Returns the generation that a ModelDeployment has now, or 0 when there is none."""
+        told = self._kubectl.run(
+            "get", "modeldeployment", name, "--ignore-not-found", "--output=jsonpath={.metadata.generation}"
+        )
+        return int(told or 0)
 
     def _watch(self, resource: str, note: Callable[[str, Object], None]) -> None:
         path = f"/{resource.format(self._kubectl.namespace)}?watch=true&allowWatchBookmarks=false"
@@ -164,10 +173,10 @@ class Journal:
         self.readiness.append(Readiness(time.time(), counts))
 
 
-def is_current(model: Object) -> bool:
-    """Tells whether the status speaks of the spec as it is now."""
+def is_current(model: Object, *, since: int) -> bool:
+    """Tells whether the status speaks of the model's spec, and the spec is of that generation at least."""
     observed = (model.get("status") or {}).get("observedGeneration")
-    return bool(observed == model["metadata"]["generation"])
+    return bool(observed == model["metadata"]["generation"] >= since)
 
 
 def is_ready(pod: Object) -> bool:

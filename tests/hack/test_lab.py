@@ -1,5 +1,6 @@
 """The lab's record of the cluster and of the users: what the end-to-end tests conclude from."""
 
+import dataclasses
 import threading
 import time
 from typing import Any
@@ -24,9 +25,20 @@ def model(generation: int, observed: int, **status: Any) -> dict[str, Any]:
     return {"metadata": metadata, "status": {"observedGeneration": observed, **status}}
 
 
+@dataclasses.dataclass(frozen=True)
+class ApiServer(Kubectl):
+    """Knows one ModelDeployment, whose spec has been declared so many times."""
+
+    generation: int = 1
+
+    def run(self, *words: str, stdin: str | bytes | None = None) -> str:
+        assert words[:3] == ("get", "modeldeployment", "digits")
+        return str(self.generation)
+
+
 @pytest.fixture
 def record() -> Journal:
-    return Journal(Kubectl("nowhere"))
+    return Journal(ApiServer("nowhere"))
 
 
 def test_a_pod_that_was_unready_for_a_moment_is_not_forgotten(record: Journal) -> None:
@@ -57,6 +69,18 @@ def test_a_status_of_an_older_spec_says_nothing_about_this_one(record: Journal) 
 
     news.join()
     assert status["message"] == "new"
+
+
+def test_a_spec_that_was_declared_but_not_yet_seen_is_waited_for() -> None:
+    record = Journal(ApiServer("nowhere", generation=2))
+    record._note_model("ADDED", model(1, 1, message="the last rollout"))
+    news = threading.Timer(0.05, lambda: note(record, model(2, 2, message="this rollout")))
+    news.start()
+
+    status = record.wait("digits", lambda _: True, within=5, what="anything")
+
+    news.join()
+    assert status["message"] == "this rollout"
 
 
 def test_what_was_seen_instead_is_told(record: Journal) -> None:
