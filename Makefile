@@ -37,7 +37,7 @@ e2e: up venv images ## Run the end-to-end tests
 
 .PHONY: explore
 explore: venv ## Check the invariants in every state that small rollouts can reach
-	$(BIN)/pytest -m exhaustive -q
+	$(BIN)/pytest -m exhaustive -q -n auto --dist worksteal -rP
 
 .PHONY: up
 up: python ## Bring up the local cluster
