@@ -94,7 +94,7 @@ def measure(folder: Path, model: str, fitted: Any, options: argparse.Namespace) 
                         path = models.write_bodies(folder, rows, server.kind.wire)
                         rounds[server.name].append(turn(server, path, connections, options.seconds))
                 cell = {"model": model, "rows": rows, "connections": connections, "bare": statistics.median(bare)}
-                cell |= {"rounds": options.rounds, "seconds": options.seconds}
+                cell |= {"rounds": options.rounds, "seconds": options.seconds, "code": last_change()}
                 yield {**cell, "servers": {name: _summary(r) for name, r in rounds.items()}}
     finally:
         for server in running:
@@ -124,6 +124,12 @@ def _line(cell: dict[str, Any]) -> str:
             f" p50 {s['p50Milliseconds']:.1f} p99 {s['p99Milliseconds']:.1f} ms, errors {s['errors']:.0f}"
         )
     return "\n".join(parts)
+
+
+def last_change() -> str:
+    """Returns the commit that changed the model server last, and its day."""
+    command = ["git", "log", "-1", "--format=%h of %cs", "--", "model_server"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def processor() -> str:

@@ -65,6 +65,7 @@ def write(results: dict[str, Any], path: Path) -> None:
 
 def _head(results: dict[str, Any]) -> str:
     rounds, seconds = (min(cell[name] for cell in results["cells"]) for name in ("rounds", "seconds"))
+    code = ", ".join(sorted({cell["code"] for cell in results["cells"]}))
     return f"""
 # How fast the model server is
 
@@ -74,7 +75,8 @@ rows. The server has one core, wrk the other, and servers that are not measured 
 median of at least {rounds} interleaved turns of {seconds} s or more, each after a second of load and a pause; a
 ratio is the median of those within each round of turns.
 The page is generated, figures and words, by `make bench-serving` (`python -m benchmarks.serving`); the numbers are in
-[results.json](results.json). Processor: {results["processor"]}; Python {results["python"]}.
+[results.json](results.json). Processor: {results["processor"]}; Python {results["python"]}; the model server as
+its last change left it: {code}.
 
 *minimal* is [a raw ASGI server](../../benchmarks/serving/minimal.py) of fifty lines on uvicorn, without batching,
 checks or metrics: what a Python server can do without being clever. *Bare* calls `predict_proba` in a loop. Kedge
