@@ -1,9 +1,9 @@
 """`python -m benchmarks.serving.counters`: what the data-quality and drift counters cost a request.
 
-Two servers that do the same differ by a tenth from start to start, by where their memory happens to lie, and that is
-more than the counters cost. So here one process answers with and without them by turns, each turn as long as a block of
-rows that is counted together. Nothing is sent: of decoding, predicting and encoding alone the cost is a larger
-share than of all that a server does. About 2 min.
+Two servers that do the same differ by a tenth from start to start, which is more than the counters cost. So here one
+process answers with and without them by turns, each turn as long as a block of rows that is counted together. Nothing
+is sent: of decoding, predicting and encoding alone the cost is a larger share than of all that a server does. About
+2 min.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 import warnings
 from pathlib import Path
 
-import orjson
 from benchmarks.serving import models
 from benchmarks.serving.servers import SERVER_CORE
 
@@ -61,26 +60,26 @@ def _outputs(outcome: predicting.Outcome) -> list[protocol.Output]:
 
 def measure(answering: Answering, rows: int, batch: int) -> str:
     """Returns a line about batches of this size."""
-    bodies = [orjson.dumps(models.OPEN_INFERENCE.ask(drawn)) for drawn in models.drawn(rows)]
+    bodies = models.bodies(rows, models.OPEN_INFERENCE)
     batches = [bodies[start : start + batch] for start in range(0, len(bodies) - batch + 1, batch)]
     turn = math.ceil(quality.BLOCK_ROWS / (rows * batch))
     taken: dict[bool, list[float]] = {True: [], False: []}
     end = time.monotonic() + SECONDS
-    for number in itertools.count():
-        if time.monotonic() > end:
-            break
-        chosen = [batches[(number * turn + i) % len(batches)] for i in range(turn)]
-        for counted in (True, False) if number % 2 else (False, True):
+    coming, orders = itertools.cycle(batches), itertools.cycle([(False, True), (True, False)])
+    while time.monotonic() < end:
+        chosen = list(itertools.islice(coming, turn))
+        for counted in next(orders):
             taken[counted].append(answering.seconds(chosen, counted=counted) / (turn * batch))
     on, off = (1e6 * statistics.median(taken[counted]) for counted in (True, False))
-    return f"{on:9.1f} us counted, {off:9.1f} us not: {on / off - 1:5.1%}, {number} turns of each"
+    return f"{on:9.1f} us counted, {off:9.1f} us not: {on / off - 1:5.1%}, {len(taken[True])} turns of each"
 
 
 def main() -> None:
     os.sched_setaffinity(0, {SERVER_CORE})
     with tempfile.TemporaryDirectory() as folder:
-        for name, model in models.make(Path(folder)).items():
-            warnings.simplefilter("ignore")  # as the server does once it is ready
+        fitted = models.make(Path(folder))
+        warnings.simplefilter("ignore")  # as the server does once it is ready
+        for name, model in fitted.items():
             answering = Answering(Path(folder) / name, model)
             for rows, batch in SIZES:
                 print(f"{name}, {rows:3} rows a request, {batch:2} requests a batch:", end=" ", flush=True)

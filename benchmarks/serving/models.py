@@ -77,9 +77,14 @@ def drawn(rows: int) -> list[Array]:
     return [data[dice.integers(0, len(data), rows)] for _ in range(DISTINCT_BODIES)]
 
 
+def bodies(rows: int, wire: Wire) -> list[bytes]:
+    """Returns the bodies of all requests with so many rows."""
+    return [orjson.dumps(wire.ask(chosen)) for chosen in drawn(rows)]
+
+
 def write_bodies(folder: Path, rows: int, wire: Wire) -> Path:
     """Writes one body a line; returns the file."""
     path = folder / f"{wire.name}-{rows}"
     if not path.exists():
-        path.write_bytes(b"".join(orjson.dumps(wire.ask(chosen)) + b"\n" for chosen in drawn(rows)))
+        path.write_bytes(b"".join(body + b"\n" for body in bodies(rows, wire)))
     return path

@@ -68,6 +68,7 @@ class Journal:
 
         Raises:
             NotInTimeError: It did not come true in time.
+            LabError: The API server does not say what has been declared.
         """
         deadline = time.monotonic() + within
         # The watch is behind whoever has just declared something: what it saw last may be the end of another rollout.
